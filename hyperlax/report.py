@@ -48,7 +48,7 @@ class Report:
         It stays as it is if the trial is interrupted and starts again, and when it has ended. Reports from before an interruption
         count: a trial need not report again what it does not train again.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(exist_ok=True)
         return self._directory
 
     @property

@@ -55,7 +55,7 @@ class Slow(FakeBackend):
 
 def leading(case: Case, planner: FakeBackend | None = None, lease: float = LEASE) -> Callable[..., Backend]:
     """What makes the backend of a study's leader."""
-    work, local = Work(case.directory), LocalAgents(0, case.directory)
+    work, local = Work(case.directory), LocalAgents(case.directory)
 
     def make(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         bound = (planner or FakeBackend()).bind(config, checkpoints)

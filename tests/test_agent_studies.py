@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -17,14 +18,19 @@ import numpy as np
 import pytest
 
 from hyperlax.agent import Policy
+from hyperlax.analysis.pages import report_page
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.backends import work
 from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.agent_training import Training
 from hyperlax.backends.desk import Item, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
 from hyperlax.backends.work import Work
+from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.stopping import StopRequest
+from hyperlax.study.view import load_study
 from hyperlax.trial import SegmentResult
 from tests.agents_at_work import Slow, at_work, claimed, eventually, has_ended, leading, meanwhile, place_of
 from tests.fake_backend import FakeBackend
@@ -335,6 +341,37 @@ def test_an_agent_says_that_nobody_leads_and_that_the_study_is_gone(
         AgentProcess(place, threading.Event()).run()
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_an_agent_of_a_study_that_is_removed_says_that_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, is_training: bool
+) -> None:
+    """It trains, or waits for a leader that has finished."""
+    monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
+    case, slow = Case(tmp_path / "old"), Slow(seconds=30.0 if is_training else 0.0)
+    agent = AgentProcess(place_of(case.directory, case.recipe, slow), threading.Event())
+
+    def train() -> None:
+        eventually(case.directory.exists)
+        with pytest.raises(HyperlaxError, match=f"{case.directory}: the study was moved or removed."):
+            agent.run()
+
+    def remove() -> None:
+        assert slow.asleep.wait(20)
+        (tmp_path / "old").rename(tmp_path / "new")
+        slow.seconds = 0.0
+        slow.wake()
+
+    with meanwhile(train):
+        if is_training:
+            with meanwhile(remove), pytest.raises(HyperlaxError, match="was moved to .*new.* while the study ran"):
+                lead(case)
+        else:
+            lead(case)
+            (tmp_path / "old").rename(tmp_path / "new")
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == []
+    assert not (tmp_path / "old").exists()
+
+
 def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tmp_path)
     agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event())
@@ -345,7 +382,8 @@ def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkey
     def fail() -> None:
         write = work._write
         monkeypatch.setattr(work, "_write", full)
-        with pytest.raises(OSError, match="No space left"):
+        words = r"work/b00000-\w+\.result: No space left on device\. Free some space, then run the command again\."
+        with pytest.raises(HyperlaxError, match=words), ending_on_io_error(case.directory, run_again):
             agent.run()
         assert {item.kind for item in Work(case.directory).items()} == {"ticket"}
         monkeypatch.setattr(work, "_write", write)
@@ -387,3 +425,31 @@ def test_the_end_of_a_batch_reads_back_as_it_was(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(result.curve, name), getattr(results[0].curve, name), strict=True)
     assert result.policy is not None and result.policy.description == POLICY.description
     np.testing.assert_array_equal(result.policy.arrays["head.kernel"], POLICY.arrays["head.kernel"], strict=True)
+
+
+def test_the_report_and_show_say_who_trains_what_where(
+    tmp_path: Path, alone: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, seen = Case(tmp_path), list[tuple[str, str]]()
+
+    def look(agents: list[AgentProcess], slow: Slow) -> None:
+        assert slow.asleep.wait(20)
+        eventually(lambda: load_study(case.directory, "show").agents)
+        assert main(["show", str(case.directory)]) == 0
+        seen.append((capsys.readouterr().out, report_page(load_study(case.directory, "report").record)))
+        slow.seconds = 0.0
+        slow.wake()
+
+    slow = Slow(seconds=30.0)
+    with at_work(case, slow) as agents, meanwhile(look, agents, slow):
+        lead(case)
+    (name,), ((shown, page),) = [agent.name for agent in agents], seen
+    line = re.compile(
+        rf"{name} on \S+, a device of a test, since \S+: trials 0, 1, 2 \(evaluation 0 of \d+\); last heard of \d+ s ago\."
+    )
+    assert line.search(shown) and line.search(page)
+    record = load_study(case.directory, "report").record
+    (own,) = StudyData(record).agents
+    assert own[:5] == (name, socket.gethostname(), "a device of a test", len(case.batches()), 12)
+    assert "<h2>Agents</h2>" in report_page(record)
+    assert "<h2>Agents</h2>" not in report_page(load_study(alone.directory, "report").record)

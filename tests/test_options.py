@@ -108,6 +108,7 @@ OTHER: dict[str, Any] = {
     "output_root": "yes", "log_level": "WARNING", "seed": 5, "num_seeds": 2, "aggregate": "worst", "seed_schedule": "racing",
     "total_timesteps": 200_000, "num_evaluations": 4, "num_eval_episodes": 3, "confirm_top": 2, "confirm_seeds": 4,
     "save_agents": "all", "timeout": 60.0, "max_failure_rate": 0.25, "checkpoint_seconds": 7.0, "compilation_cache": False,
+    "devices": (0, 1),
 }  # fmt: skip
 
 
@@ -135,6 +136,7 @@ def test_every_option_of_a_study_can_be_given_by_the_command_line_and_by_a_file(
         ("timeout", "60", 60.0),
         ("log_level", "warning", "WARNING"),
         ("runner_hparam_batch_size", "auto", "auto"),
+        ("devices", "0,1", (0, 1)),
     ],
 )
 def test_a_value_may_be_written_in_several_ways(name, written, value):

@@ -14,10 +14,10 @@ from typing import Protocol
 
 from hyperlax.backends.agent_training import ClosedTraining, OpenTraining, Training
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, name_of_agent
+from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, check_there, name_of_agent
 from hyperlax.backends.wire import Engine, read_engine, refusal
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.errors import UsageError
 from hyperlax.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -101,10 +101,12 @@ class AgentProcess:
                         return
                 self._desk.wait()
         finally:
-            self._hand_back()
-            self._over.set()
-            heart.join()
-            self._desk.remove_card(self.name)
+            try:
+                self._hand_back()
+            finally:
+                self._over.set()
+                heart.join()
+                self._desk.remove_card(self.name)
 
     def stop(self) -> None:
         """Let what trains end at its next evaluation. Signal handlers call this, after they have set the request."""
@@ -113,8 +115,7 @@ class AgentProcess:
 
     def _is_over(self) -> bool:
         """Return whether nothing is left to wait for. Say once that nobody leads the study."""
-        if not self._desk.is_there():
-            raise HyperlaxError(f"{self._desk.study}: the study was moved or removed.")
+        check_there(self._desk)
         if self._desk.has_ended() or self._place.is_over():
             log.info("The study in %s has ended.", self._desk.study)
             return True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hyperlax.backends.base import SHARED, Backend, Evicted
-from hyperlax.backends.desk import ALONE, CLAIM, NEWS, TICKET, Desk, Item, Ticket
+from hyperlax.backends.desk import ALONE, CLAIM, NEWS, TICKET, Desk, Item, Ticket, check_there
 from hyperlax.backends.wire import BatchDone, pack_done, trials_of
 from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.errors import numbered
@@ -157,6 +157,7 @@ class ClosedTraining(Training):
         """Train to the next evaluation of a batch, and give the leader the batches that have ended."""
         self._note(*self.backend.advance())
         for batch in [batch for batch in self.batches.values() if batch.is_lost]:
+            check_there(self._desk)
             log.warning("%s: taken from this agent, which was not heard of in time.", numbered(batch.numbers))
             self._forget(batch)
 
@@ -190,6 +191,7 @@ class ClosedTraining(Training):
         if self._desk.finish(batch.claim, pack_done(done)):
             log.info("Trained %s.", numbered(batch.numbers))
         else:
+            check_there(self._desk)
             log.warning("The result of %s comes too late and is dropped.", numbered(batch.numbers))
         self._forget(batch)
 

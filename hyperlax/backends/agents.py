@@ -198,13 +198,10 @@ class Agents:
         """Return the trials of batches that a leader before has handed out, and that would be the same now."""
         found: dict[str, tuple[int, ...]] = {}
         for item in self._desk.items():
+            if item.batch in found or item.batch in self._batches:  # its file is not read again for every trial
+                continue
             numbers = numbers_in(item, self._desk)
-            if (
-                item.batch in found
-                or item.batch in self._batches
-                or not numbers
-                or not by_number.keys() >= set(numbers)
-            ):
+            if not numbers or not by_number.keys() >= set(numbers):
                 continue
             if self._name([by_number[number] for number in numbers]) == item.batch:
                 found[item.batch] = numbers

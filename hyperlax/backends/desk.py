@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypedDict
 
+from hyperlax.errors import HyperlaxError
+
 LEASE_SECONDS = 60.0
 """Seconds after which an agent that did not renew its claim has lost it."""
 TICKET, CLAIM, RESULT, NEWS = "ticket", "claim", "result", "news"
@@ -173,6 +175,12 @@ class Desk(Protocol):
     def clear(self) -> None:
         """Remove what only a leader needs."""
         ...
+
+
+def check_there(desk: Desk) -> None:
+    """Raise HyperlaxError if the study is not in its place any more."""
+    if not desk.is_there():
+        raise HyperlaxError(f"{desk.study}: the study was moved or removed.")
 
 
 def ticket_of(

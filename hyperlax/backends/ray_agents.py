@@ -100,7 +100,7 @@ class RayAgents:
     Args:
       desk: The leader's side of the desk.
       main: See `AgentActor.run`.
-      about: What they need to know, as JSON; each also gets its name.
+      about: What they need to know, as JSON; each also gets its name. It may be added to before the first one starts.
       resources: What each agent reserves, by Ray's names: CPU, GPU and those that the nodes give themselves.
       most: The most agents; None for as many as the cluster has room for.
     """
@@ -108,7 +108,7 @@ class RayAgents:
     def __init__(
         self, desk: LeaderDesk, main: str, about: Mapping[str, Any], resources: Mapping[str, float], most: int | None
     ):
-        self._desk, self._main, self._about = desk, main, dict(about)
+        self._desk, self._main, self.about = desk, main, dict(about)
         self._resources, self._most = dict(resources), most
         self._running: dict[Any, tuple[str, Any]] = {}
         self._started = self._deaths = self._refused = 0
@@ -173,7 +173,7 @@ class RayAgents:
         others = {key: amount for key, amount in self._resources.items() if key not in ("CPU", "GPU")}
         reserved = {"num_cpus": self._resources.get("CPU", 0), "num_gpus": self._resources.get("GPU", 0)}
         actor = ray.remote(AgentActor).options(**reserved, resources=others).remote()
-        reference = actor.run.remote(self._main, self._desk.actor, json.dumps({**self._about, "name": name}))
+        reference = actor.run.remote(self._main, self._desk.actor, json.dumps({**self.about, "name": name}))
         self._running[reference] = name, actor
 
     def _end_of(self, reference: Any, actor: Any) -> str:

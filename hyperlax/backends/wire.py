@@ -30,8 +30,8 @@ _ABOUT = "about"
 _DECIDING = ("hyperlax", "jax", "jaxlib")
 """The packages whose version decides the bits of a result."""
 _OF_RECIPE = ("space", "task")
-_NOT_JSON = ("base", "run_length", "trials", "configs", "mlflow")
-_NOT_DECIDING = ("num_trials", "super_batch", "slots", "lanes", "compilation_cache")
+_NOT_JSON = ("base", "run_length", "trials", "configs", "devices", "mlflow")
+_NOT_DECIDING = ("num_trials", "super_batch", "slots", "lanes", "compilation_cache", "mlflow")
 """Fields of a configuration, and entries of its choice of programs, that plan a study and decide no result."""
 _FIELDS = (
     "number",
@@ -50,7 +50,7 @@ _FIELDS = (
 class Engine:
     """The configuration of a backend as JSON.
 
-    config: the fields of `EngineConfig` that are JSON. It has no address of MLflow, which may hold a password. base: the values of
+    config: the fields of `EngineConfig` that are JSON. Its `mlflow` has no address, which may hold a password. base: the values of
     the base configuration. trials: number and values of each. The recipe has the rest.
     versions, device: what agents have to have; any device if it is "". lease: see `work`.
     """
@@ -67,8 +67,9 @@ class Engine:
     def of(cls, config: EngineConfig, chosen: Mapping[str, Any], device: str, lease: float) -> Engine:
         """Return the configuration of a leader. chosen: its choice of programs."""
         own = {name: value for name, value in vars(config).items() if name not in (*_OF_RECIPE, *_NOT_JSON)}
+        experiment = {"experiment": config.mlflow["experiment"]} if config.mlflow else None
         return cls(
-            config={**own, "chosen": dict(chosen)},
+            config={**own, "chosen": dict(chosen), "mlflow": experiment},
             run_length=config.run_length,
             base=dotted(config.base),
             trials=[(trial.number, dotted(trial.config)) for trial in config.trials],

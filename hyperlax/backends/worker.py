@@ -238,7 +238,6 @@ def _call(
 def _mlflow_run(task: Command, order: dict[str, Any], index: int) -> MlflowRun | None:
     """Return the run of a seed in MLflow; None if the study is not tracked there, or MLflow cannot be reached."""
     directory, names = Path(order["directory"]), [measure.name for measure in task.all_measures]
-    directory.mkdir(parents=True, exist_ok=True)
     with suppress(Exception):  # MLflow may raise anything. A command that needs its run does not find it, and says so
         if order["mlflow"]:
             return MlflowRun(order["mlflow"], directory, index, order["trial"], names, order["evaluations"] > 1)
@@ -269,7 +268,6 @@ def _told(error: BaseException) -> str:
 @contextmanager
 def _printing_to(path: Path) -> Iterator[None]:
     """Let what the block prints, also by programs that it starts, be added to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     nowhere, file = os.dup(1), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     _point_output(file)
     sys.stdout, sys.stderr = _streams()  # the function before may have closed or replaced them

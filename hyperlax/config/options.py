@@ -262,11 +262,20 @@ class SearchOptions(RunOptions):
         PROCESSES_ONLY,
         By("as many as there are cores for"),
     ] = None
+    devices: Annotated[
+        tuple[int, ...],
+        "Devices to train on, by their numbers, e.g. 0,1.",
+        Range(0, note="Count devices from 0."),
+        Metavar("N[,N...]"),
+        MAY_CHANGE,
+        PROGRAMS_ONLY,
+        By("all that JAX sees"),
+    ] = ()
     agents: Annotated[
         int | Literal["none"],
         "Train in agents, which hyperlax agent DIR starts on any machine that sees the study's directory, and start this many "
-        "of them here; 0 only leads. With none, this process trains. With {engine} ray: the most agents; none for as many as the "
-        "cluster has room for.",
+        "of them here, which share its devices and cores; 0 only leads. With none, this process trains. With {engine} ray: the "
+        "most agents; none for as many as the cluster has room for.",
         Range(0),
         MAY_CHANGE,
     ] = "none"

@@ -20,7 +20,7 @@ import numpy as np
 from msgspec import Meta
 
 from hyperlax.errors import in_sentence, numbered
-from hyperlax.files import convert, open_regular, replacing
+from hyperlax.files import convert, make_directories, open_regular, replacing
 from hyperlax.outputs import directory_of
 
 log = logging.getLogger(__name__)
@@ -149,8 +149,10 @@ class CheckpointManager:
                 _remove(path)
 
     def own_directory(self, trial: int) -> Path:
-        """Return the directory where a trial's own code keeps files. It stays when the trial has ended."""
-        return directory_of(self._directory.parent, trial)
+        """Make and return the directory where a trial's own code keeps files. It stays when the trial has ended."""
+        own = directory_of(self._directory.parent, trial)
+        make_directories(own)
+        return own
 
     def saved_trials(self) -> int:
         """Return how many trials are saved in the middle of their training."""

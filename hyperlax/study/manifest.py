@@ -164,7 +164,9 @@ def read(path: Path, recipe: Recipe) -> Manifest:
 
 
 def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
-    """Raise UsageError if a study began with another recipe. stored: the content of its study.json at `path`."""
+    """Raise UsageError if a study began with another recipe, or its file is damaged. stored: its study.json at `path`."""
+    base_of(stored, path)
+    space_of(stored, path)
     where = f"{recipe.path}: the study in {path.parent}"
     _same_task(stored, recipe, where)
     before, now = ((one or {}).get("command") for one in (stored.recipe.get("source"), recipe.source))

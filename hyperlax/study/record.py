@@ -148,7 +148,7 @@ class StudyRecord:
     trials: list[TrialRecord]
     command: str = ""
     space: dict[str, dict[str, Any]] = field(default_factory=dict)
-    importances: dict[str, dict[str, float]] = field(default_factory=dict)
+    importances: Mapping[str, dict[str, float]] = field(default_factory=dict)
     confirmation: Confirmation | None = None
     lineage: Lineage | None = None
     base: Mapping[str, Any] = field(default_factory=dict)
@@ -224,6 +224,12 @@ def winners(record: StudyRecord) -> list[TrialRecord]:
 def top(record: StudyRecord, count: int) -> list[TrialRecord]:
     """Return the `count` best trials, best first; of several objectives the first of the Pareto front, by number."""
     return (ranked(record) if len(record.objectives) == 1 else pareto_front(record))[:count]
+
+
+def best_first(record: StudyRecord) -> list[TrialRecord]:
+    """Return the trials that can win, best first by the first objective; of several objectives those of the Pareto front first."""
+    front = {trial.number for trial in winners(record)}
+    return sorted(ranked(record), key=lambda trial: trial.number not in front)
 
 
 def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:

@@ -265,7 +265,7 @@ def _run_where_it_trains(
     if study.options.engine == "ray":
         from hyperlax.study.ray_study import run_on_ray
 
-        return run_on_ray(study.options, study.recipe, study.directory, lambda make: run(make_backend=make))
+        return run_on_ray(study.options, study.recipe, study.directory, tracked, lambda make: run(make_backend=make))
     if study.options.agents == "none":
         from hyperlax.study.study_run import local_backend
 

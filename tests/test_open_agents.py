@@ -8,19 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from hyperlax.backends.agent_process import AgentProcess
+from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.desk import NEWS, Item
 from hyperlax.backends.work import Work
 from hyperlax.config.checks import checked
+from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.errors import OptionError
+from hyperlax.recipe import load
+from hyperlax.study.leading import device_of
 from hyperlax.study.stopping import StopRequest
+from hyperlax.study.study_run import local_backend
 from tests.agents_at_work import Slow, at_work, claimed, eventually, leading, meanwhile, place_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Finished, arguments_of
+from tests.test_own_code import results, run
+from tests.test_own_lanes import SMALL
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 ASHA = {"pruner": "asha", "pruner_min_segments": 1, "pruner_reduction_factor": 2}
 KINDS: dict[str, dict[str, Any]] = {
     "asha": {**ASHA, "sampler": "tpe"},
@@ -237,3 +244,57 @@ def test_a_lane_that_is_left_late_costs_only_time(tmp_path: Path, alone: Case) -
     with at_work(case, FakeBackend(), desk=Blind(case.directory)):
         assert case.start(leading(case)) == 0
     assert case.told() == alone.told()
+
+
+def test_lanes_of_a_program_continue_on_another_agent_to_the_same_bits(tmp_path: Path) -> None:
+    """Real lanes: one agent hands back in the middle, and two more train what is left, from its checkpoint."""
+    words = f"optuna-hp-search --algo-and-network-config {SMALL} --seed 3 --n-trials 8 --num-seeds 2 --in-flight 3 "
+    words += "--pruner asha --pruner-min-segments 1 --runner-hparam-batch-size 2 --log-level WARNING"
+    run(f"{words} --output-root {tmp_path / 'alone'}")
+    study, stop, is_over = tmp_path / "agents" / "own_lanes", StopRequest(), threading.Event()
+    place = Place(
+        desk=Work(study),
+        recipe=load(str(SMALL)),
+        make_backend=local_backend,
+        checkpoints=lambda is_confirmation: CheckpointManager(study / "checkpoints", 0.0),
+        device_of=device_of,
+        is_over=is_over.is_set,
+        is_led=lambda: True,
+    )
+
+    def train() -> None:
+        first, others = AgentProcess(place, stop), [AgentProcess(place, is_over) for _ in range(2)]
+        with meanwhile(first.run):
+            eventually(lambda: list((study / "checkpoints").glob("pool_*.npz")))
+            stop.set()
+        with meanwhile(others[0].run), meanwhile(others[1].run):
+            is_over.wait(60)
+
+    with meanwhile(train):
+        run(f"{words} --agents 0 --output-root {study.parent}")
+        is_over.set()
+    assert results(study) == results(tmp_path / "alone" / "own_lanes")
+    assert not (study / "checkpoints").exists()
+
+
+def test_what_two_agents_save_does_not_clash(tmp_path: Path) -> None:
+    saves = CheckpointManager(tmp_path, 0.0)
+    one, other = saves.owned_by("host-1-a"), saves.owned_by("host-1-ab")
+
+    def saved(*trials: int) -> tuple[Metadata, dict[str, np.ndarray]]:
+        return Metadata(trials, {"hyperparameters": [f"of {trial}" for trial in trials]}, 1, {}), {"state": np.zeros(1)}
+
+    def held() -> list[tuple[int, ...]]:
+        return sorted(metadata.trials for metadata, _ in saves.pools())
+
+    one.save_pools([saved(0), saved(1, 2)])
+    other.save_pools([saved(3)])
+    one.save_pools([saved(1, 2)])
+    assert held() == [(1, 2), (3,)]
+    saves.prune_pools(["host-1-ab"], [4])
+    assert held() == [(3,)]
+    saves.prune_pools([], [3])
+    assert held() == [(3,)]
+    saves.save_pools([saved(5)])
+    assert held() == [(5,)]
+    assert saved(7, 8, 9)[0].only([9, 7]) == saved(9, 7)[0]

@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from hyperlax.backends.agents import Agents, Batch
+from hyperlax.backends.agents import Agents, Batch, OwnAgents
 from hyperlax.backends.base import MOST_LOSSES, SHARED, SUMMED, Backend, EngineConfig, Evicted, LostError
 from hyperlax.backends.desk import ALONE, LEASE_SECONDS, NEWS, Desk, Item
-from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.wire import BatchDone, read_done
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.trial import Plan, Trial
@@ -176,7 +175,7 @@ def make_agents(
     planner: Backend,
     config: EngineConfig,
     device: str,
-    local: LocalAgents,
+    local: OwnAgents,
     checkpoints: CheckpointManager | None,
     lease: float = LEASE_SECONDS,
 ) -> Agents:

@@ -50,6 +50,7 @@ def connect(address: str | None) -> str:
     import ray
 
     own: dict[str, Any] = {"include_dashboard": False} if given == LOCAL else {}
+    _silence_events()
     try:
         with _silent():
             ray.init(address=given, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False, **own)
@@ -99,7 +100,7 @@ class RayAgents:
     Args:
       desk: The leader's side of the desk.
       main: See `AgentActor.run`.
-      about: What they need to know, as JSON; each also gets its name.
+      about: What they need to know, as JSON; each also gets its name. It may be added to before the first one starts.
       resources: What each agent reserves, by Ray's names: CPU, GPU and those that the nodes give themselves.
       most: The most agents; None for as many as the cluster has room for.
     """
@@ -107,7 +108,7 @@ class RayAgents:
     def __init__(
         self, desk: LeaderDesk, main: str, about: Mapping[str, Any], resources: Mapping[str, float], most: int | None
     ):
-        self._desk, self._main, self._about = desk, main, dict(about)
+        self._desk, self._main, self.about = desk, main, dict(about)
         self._resources, self._most = dict(resources), most
         self._running: dict[Any, tuple[str, Any]] = {}
         self._started = self._deaths = self._refused = 0
@@ -172,7 +173,7 @@ class RayAgents:
         others = {key: amount for key, amount in self._resources.items() if key not in ("CPU", "GPU")}
         reserved = {"num_cpus": self._resources.get("CPU", 0), "num_gpus": self._resources.get("GPU", 0)}
         actor = ray.remote(AgentActor).options(**reserved, resources=others).remote()
-        reference = actor.run.remote(self._main, self._desk.actor, json.dumps({**self._about, "name": name}))
+        reference = actor.run.remote(self._main, self._desk.actor, json.dumps({**self.about, "name": name}))
         self._running[reference] = name, actor
 
     def _end_of(self, reference: Any, actor: Any) -> str:
@@ -242,6 +243,12 @@ def _unreachable(address: str, why: str) -> HyperlaxError:
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "").strip().removesuffix(".")
+
+
+def _silence_events() -> None:
+    """Keep what Ray says of every worker that dies off the terminal, for which it has no setting. Here one line says so."""
+    worker: Any = import_module("ray._private.worker")
+    worker.print_to_stdstream = lambda *arguments, **more: None
 
 
 @contextmanager

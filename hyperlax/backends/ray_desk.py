@@ -109,7 +109,7 @@ class DeskInMemory:
         """Forget a batch, and the files that its agents have saved."""
         for item in [item for item in self._items if item[0] == batch]:
             self.remove(item)
-        first = int(batch[1:].partition("-")[0])
+        first = int(batch[1:].partition("-")[0]) if "-" in batch else None
         self._files = {name: kept for name, kept in self._files.items() if kept[0] != first}
 
     def put_engine(self, digest: str, text: str) -> None:
@@ -142,7 +142,7 @@ class DeskInMemory:
             self.news[AGENT] += 1
 
     def save(self, first: int, name: str, content: bytes) -> None:
-        """Keep a file of the batch whose first trial is `first`."""
+        """Keep a file of the batch whose first trial is `first`; -1 for one that stays until it is dropped."""
         self._state["saved"] += 1
         self._files[name] = first, content, self._state["saved"]
 
@@ -155,6 +155,16 @@ class DeskInMemory:
         """Return the files that were saved after a number, and the number from which to ask the next time."""
         found = {name: content for name, (_, content, at) in self._files.items() if at > count}
         return self._state["saved"], found
+
+    def names(self, beginning: str) -> list[str]:
+        """Return the names of files that begin so, the latest last."""
+        return sorted(
+            (name for name in self._files if name.startswith(beginning)), key=lambda name: self._files[name][2]
+        )
+
+    def drop(self, name: str) -> None:
+        """Forget a file."""
+        self._files.pop(name, None)
 
     def agree(self, device: str) -> str:
         """Return the kind of device that all agents have to have: that of the first one that asks."""
@@ -254,8 +264,12 @@ class RayDesk:
         """Replace a claim by the batch's result. Return False, and drop the result, if the batch is not the agent's any more."""
         return self.change("finish", tuple(claim), result)
 
+    def post(self, item: Item, content: bytes) -> None:
+        """Put news on the desk."""
+        self.change("put", tuple(item), content)
+
     def result(self, item: Item) -> bytes | None:
-        """Return the result of a batch, None if it is gone."""
+        """Return the result of a batch, or the content of news; None if it is gone."""
         return self.call("get", tuple(item))
 
     def remove(self, item: Item) -> None:

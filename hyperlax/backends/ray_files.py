@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,11 @@ from hyperlax.errors import HyperlaxError
 from hyperlax.files import replacing
 from hyperlax.outputs import OWN_FILES, directory_of
 
+_CHECKPOINTS, _CONFIRMATION = "checkpoints", "confirmation"
+_OF_NO_BATCH = -1
+"""The batch of files that stay until they are dropped: saved lanes, which hold trials of many batches."""
 _ZIP = ".zip"
-_NAME = re.compile(rf"(confirmation/)?(checkpoints/(trial|pool)_[\w-]+\.npz|{OWN_FILES}/trial_\d+\.zip)")
+_NAME = re.compile(rf"({_CONFIRMATION}/)?({_CHECKPOINTS}/(trial|pool)_[\w-]+\.npz|{OWN_FILES}/trial_\d+\.zip)")
 
 
 class LeaderDesk(RayDesk):
@@ -43,19 +46,23 @@ class LeaderDesk(RayDesk):
 
     def put_engine(self, digest: str, text: str) -> None:
         """Keep a configuration under its digest."""
-        self._folder = self._root / ("confirmation" if json.loads(text)["config"]["is_confirmation"] else "")
+        self._folder = self._root / (_CONFIRMATION if json.loads(text)["config"]["is_confirmation"] else "")
+        for agent in self._work.cards():  # of a leader that was killed
+            self._work.remove_card(agent)
+        for path in sorted((self._folder / _CHECKPOINTS).glob("pool_*.npz"), key=lambda path: path.stat().st_mtime):
+            self._send(_OF_NO_BATCH, path)
         super().put_engine(digest, text)
 
     def offer(self, batch: str, ticket: Ticket) -> None:
         """Let a batch wait for an agent, with what is saved of it."""
         self._take_files()
         first = ticket["trials"][0][0]
-        paths = [self._folder / "checkpoints" / f"trial_{first:05d}.npz"]
-        paths += [directory_of(self._folder, number) for number, _ in ticket["trials"]]
-        for path in paths:
-            name, content = _packed(path, self._root)
-            if content is not None and name not in self._there:
-                self.call("save", first, name, content)
+        for path in (
+            self._folder / _CHECKPOINTS / f"trial_{first:05d}.npz",
+            *(directory_of(self._folder, number) for number, _ in ticket["trials"]),
+        ):
+            if _name(path, self._root) not in self._there:
+                self._send(first, path)
         super().offer(batch, ticket)
 
     def result(self, item: Item) -> bytes | None:
@@ -67,6 +74,9 @@ class LeaderDesk(RayDesk):
         """Return agent -> what it said of itself, and a number that changes whenever it does."""
         self._take_files()
         cards = super().cards()
+        for name in [name for name in self._there if "/pool_" in name and not (self._root / name).exists()]:
+            self._there.remove(name)
+            self.call("drop", name)
         self._work.root.mkdir(exist_ok=True)
         for agent, (card, number) in cards.items():
             if self._shown.get(agent) != number:
@@ -99,6 +109,11 @@ class LeaderDesk(RayDesk):
                 raise HyperlaxError(f"An agent has sent the file {name!r}, which no agent saves.")
             _unpack(self._root / name, content)
 
+    def _send(self, first: int, path: Path) -> None:
+        name, content = _packed(path, self._root)
+        if content is not None:
+            self.call("save", first, name, content)
+
 
 class AgentDesk(RayDesk):
     """An agent's side of a desk.
@@ -116,8 +131,8 @@ class AgentDesk(RayDesk):
 
     def checkpoints(self, is_confirmation: bool) -> CheckpointManager:
         """Return the saved batches of the search, or of the confirmation."""
-        self._folder = self._root / ("confirmation" if is_confirmation else "")
-        return _SentCheckpoints(self._folder / "checkpoints", self._seconds, self)
+        self._folder = self._root / (_CONFIRMATION if is_confirmation else "")
+        return _SentCheckpoints(self._folder / _CHECKPOINTS, self._seconds, self)
 
     def read(self, item: Item) -> Ticket | None:
         """Return the content of a ticket or claim, None if it is gone."""
@@ -163,6 +178,25 @@ class AgentDesk(RayDesk):
         if content is not None:
             self.call("save", first, name, content)
 
+    def fetch_pools(self, directory: Path) -> None:
+        """Bring the saved lanes of all agents into a directory, the latest last."""
+        names = self.call("names", _name(directory / "pool_", self._root).removesuffix(_ZIP))
+        for path in directory.glob("pool_*.npz"):
+            if _name(path, self._root) not in names:
+                path.unlink(missing_ok=True)
+        for name in names:
+            self.fetch(self._root / name)
+
+    def send_pools(self, directory: Path, owner: str) -> None:
+        """Save the saved lanes of an agent, in place of those before."""
+        beginning = f"pool_{owner}_"
+        paths = sorted(directory.glob(f"{beginning}*.npz"))
+        for path in paths:
+            self.send(_OF_NO_BATCH, path)
+        for name in self.call("names", _name(directory / beginning, self._root).removesuffix(_ZIP)):
+            if self._root / name not in paths:
+                self.call("drop", name)
+
     def _send_directories(self, claim: Item, is_last: bool) -> None:
         numbers, now = self._trials.get(claim.batch, []), time.monotonic()
         for number in numbers:
@@ -180,9 +214,23 @@ class AgentDesk(RayDesk):
 class _SentCheckpoints(CheckpointManager):
     """The saved sessions of an agent, which others continue."""
 
-    def __init__(self, directory: Path, seconds: float, desk: AgentDesk):
-        super().__init__(directory, seconds)
+    def __init__(self, directory: Path, seconds: float, desk: AgentDesk, owner: str = ""):
+        super().__init__(directory, seconds, owner)
         self._desk = desk
+
+    def owned_by(self, agent: str) -> CheckpointManager:
+        """Return one that replaces the saved lanes of an agent only."""
+        return _SentCheckpoints(self._directory, self.seconds, self._desk, agent)
+
+    def pools(self) -> Iterator[tuple[Metadata, dict[str, np.ndarray]]]:
+        """Yield the saved sessions of refilled lanes of all agents, the latest first."""
+        self._desk.fetch_pools(self._directory)
+        yield from super().pools()
+
+    def save_pools(self, states: Sequence[tuple[Metadata, Mapping[str, np.ndarray]]]) -> None:
+        """Replace the saved sessions of this agent's refilled lanes."""
+        super().save_pools(states)
+        self._desk.send_pools(self._directory, self._owner)
 
     def load_batch(self, trials: Sequence[int]) -> tuple[Metadata, dict[str, np.ndarray]] | None:
         """Return the last save of a batch by any agent, None if there is none."""

@@ -6,6 +6,7 @@ A file is numpy's `.npz` without pickles, whose checksums tell a damaged one.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import re
@@ -89,15 +90,19 @@ class CheckpointManager:
     """The saved sessions of one study.
 
     seconds: minimum time between two saves of a batch; 0 saves at every opportunity. A batch of trials that train to their end has
-    its own file. Lanes that are refilled are saved together, those of each agent apart. owner: that agent, else "".
+    its own file. Lanes that are refilled are saved together, those of each agent apart.
     """
 
-    def __init__(self, directory: Path, seconds: float, owner: str = ""):
-        self._directory, self.seconds, self._owner = directory, seconds, owner
+    _owner = ""
+
+    def __init__(self, directory: Path, seconds: float):
+        self._directory, self.seconds = directory, seconds
 
     def owned_by(self, agent: str) -> CheckpointManager:
         """Return one that replaces the saved lanes of an agent only."""
-        return CheckpointManager(self._directory, self.seconds, agent)
+        owned = copy.copy(self)
+        owned._owner = agent
+        return owned
 
     def load_batch(self, trials: Sequence[int]) -> tuple[Metadata, dict[str, np.ndarray]] | None:
         """Return the last save of the batch that begins with the first of these trials; None if there is none.

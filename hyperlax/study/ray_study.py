@@ -6,14 +6,14 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Backend, EngineConfig, narrowest
+from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.ray_agents import RayAgents, connect, make_desk, room_for
 from hyperlax.backends.ray_desk import RayDesk
 from hyperlax.backends.ray_files import AgentDesk
@@ -26,6 +26,7 @@ from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.study.leading import device_of
 from hyperlax.study.study_run import MakeBackend, local_backend
+from hyperlax.tasks import Command, Function, Task
 
 log = logging.getLogger(__name__)
 
@@ -34,27 +35,41 @@ _SHARE_OF_GPU = 0.9
 """Share of a GPU's memory that agents reserve together."""
 
 
-def run_on_ray(options: SearchOptions, recipe: Recipe, directory: Path, run: Callable[[MakeBackend], int]) -> int:
+def run_on_ray(
+    options: SearchOptions,
+    recipe: Recipe,
+    directory: Path,
+    tracked: Callable[[EngineConfig], EngineConfig],
+    run: Callable[[MakeBackend], int],
+) -> int:
     """Run a study whose batches agents in a Ray cluster train. Returns the exit status.
 
-    run: runs the study with the backend that this makes, and returns the exit status.
+    Args:
+      tracked: Returns a configuration with the place where commands are tracked.
+      run: Runs the study with the backend that this makes, and returns the exit status.
 
     Raises HyperlaxError if there is no cluster.
     """
-    about = {"study": str(directory), "recipe": send(recipe), "seconds": options.checkpoint_seconds}
-    about["threads"] = os.environ.get("OMP_NUM_THREADS")
+    sent = send(recipe)
     resources = _resources(options.agent_resources, recipe)
-    most = None if options.agents == "none" else options.agents
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the agents
     log.info("%s", connect(options.ray_address))
-    desk = make_desk(directory)
+    desk, most = make_desk(directory), None if options.agents == "none" else options.agents
+    at_once = (most or max(1, room_for(resources))) * (options.slots or _slots(resources, recipe))
+    about = {
+        "study": str(directory),
+        "recipe": sent,
+        "seconds": options.checkpoint_seconds,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }
     agents = RayAgents(desk, _MAIN, about, resources, most)
-    at_once = (most or max(1, room_for(resources))) * _slots(resources, recipe)
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+        agents.about["mlflow"] = tracked(config).mlflow
         width = config.super_batch or narrowest(at_once * (config.lanes or 1), config.num_trials)
-        config = replace(config, super_batch=width)
-        return Agents(desk, local_backend(config, checkpoints), config, "", agents)
+        config = replace(config, super_batch=width, devices=())
+        planner = local_backend(replace(config, task=_without_resources(config.task)), checkpoints)
+        return make_agents(desk, planner, config, "", agents, checkpoints)
 
     try:
         return run(make_backend)
@@ -69,6 +84,11 @@ def train(actor: Any, about: Mapping[str, Any]) -> str:
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hyperlax").setLevel(logging.INFO)
+
+    def make_backend(config: EngineConfig, checkpoints: CheckpointManager) -> Backend:
+        task = _without_resources(config.task, but=("gpu",))  # Ray has seen to the others
+        return local_backend(replace(config, task=task, mlflow=about["mlflow"]), checkpoints)
+
     _settle(RayDesk(actor, about["study"], "agent"), about)
     with tempfile.TemporaryDirectory(prefix="hyperlax-") as scratch:
         root = Path(scratch)
@@ -77,7 +97,7 @@ def train(actor: Any, about: Mapping[str, Any]) -> str:
             place = Place(
                 desk=desk,
                 recipe=receive(about["recipe"], root / "recipe"),
-                make_backend=local_backend,
+                make_backend=make_backend,
                 checkpoints=desk.checkpoints,
                 device_of=lambda config: _agreed(desk, device_of(config)),
                 is_over=lambda: False,
@@ -128,6 +148,13 @@ def _resources(given: str | None, recipe: Recipe) -> dict[str, float]:
     task = recipe.task
     amounts = parse_resources(given) or ({"cpu": task.cores, **task.resources} if task else {"cpu": 1})
     return {{"cpu": "CPU", "gpu": "GPU"}.get(name, name): float(amount) for name, amount in amounts.items()}
+
+
+def _without_resources(task: Task | None, but: Collection[str] = ()) -> Task | None:
+    """Return a task that needs no resources here, except some."""
+    if not isinstance(task, Function | Command) or not task.resources:
+        return task
+    return replace(task, resources={name: amount for name, amount in task.resources.items() if name in but})
 
 
 def _slots(resources: Mapping[str, float], recipe: Recipe) -> int:

@@ -87,10 +87,11 @@ def test_refusals(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_ppo_trains_in_agents_that_come_and_go_as_in_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", "--pruner median --pruner-min-segments 7"])
+def test_ppo_trains_in_agents_that_come_and_go_as_in_one_process(tmp_path: Path, more: str) -> None:
     """One agent is terminated in the middle of a batch, one is killed, and two more train what is left."""
     write_small_recipes(tmp_path)
-    search = shlex.split(PPO.format(steps=200_000))
+    search = shlex.split(f"{PPO.format(steps=200_000)} {more}")
     assert hyperlax(tmp_path, *search, "--output-root", "alone").returncode == 0
     leader = start([*search, "--output-root", "agents", "--agents", "0"], tmp_path, tmp_path / "leader.log")
     study = tmp_path / study_of(Path(), "ppo_mlp", "agents")

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.desk import NEWS, Item
 from hyperlax.backends.work import Work
 from hyperlax.config.checks import checked
-from hyperlax.engine.checkpoint import CheckpointManager
+from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.errors import OptionError
 from hyperlax.recipe import load
 from hyperlax.study.leading import device_of
@@ -274,3 +275,26 @@ def test_lanes_of_a_program_continue_on_another_agent_to_the_same_bits(tmp_path:
         is_over.set()
     assert results(study) == results(tmp_path / "alone" / "own_lanes")
     assert not (study / "checkpoints").exists()
+
+
+def test_what_two_agents_save_does_not_clash(tmp_path: Path) -> None:
+    saves = CheckpointManager(tmp_path, 0.0)
+    one, other = saves.owned_by("host-1-a"), saves.owned_by("host-1-ab")
+
+    def saved(*trials: int) -> tuple[Metadata, dict[str, np.ndarray]]:
+        return Metadata(trials, {"hyperparameters": [f"of {trial}" for trial in trials]}, 1, {}), {"state": np.zeros(1)}
+
+    def held() -> list[tuple[int, ...]]:
+        return sorted(metadata.trials for metadata, _ in saves.pools())
+
+    one.save_pools([saved(0), saved(1, 2)])
+    other.save_pools([saved(3)])
+    one.save_pools([saved(1, 2)])
+    assert held() == [(1, 2), (3,)]
+    saves.prune_pools(["host-1-ab"], [4])
+    assert held() == [(3,)]
+    saves.prune_pools([], [3])
+    assert held() == [(3,)]
+    saves.save_pools([saved(5)])
+    assert held() == [(5,)]
+    assert saved(7, 8, 9)[0].only([9, 7]) == saved(9, 7)[0]

@@ -205,10 +205,16 @@ class OpenLanes(LanesBackend):
         return [Evicted(numbers, None if self._shrink(lanes.algorithm, size, error) else error)]
 
     def _restored(self, trials: Sequence[Trial], metadata: Metadata, arrays: Mapping[str, Any]) -> _Pool | None:
-        """Return the pool with which these trials were saved, with them in lanes; log the reason and return None if impossible."""
+        """Return the pool with which these trials were saved, with them in lanes; log the reason and return None if impossible.
+
+        A slot gets one of each program: agents may have saved more than there is memory for here.
+        """
         wanted = [trial.number for trial in trials]
         algorithm = self._task.program(trials[0])
         used = Counter(pool.slot for pool in self._used if pool.algorithm == algorithm)
+        if len(used) == self.slots:
+            log_restart(wanted, "more lanes were saved than this machine has")
+            return None
         pool = self._open(algorithm, min(range(self.slots), key=lambda slot: used[slot]), SHARED)
         try:
             pool.session.prepare(trials[0])

@@ -266,6 +266,7 @@ class OpenTraining(Training):
         for batch in claimed:
             if self.backend.enter(batch.trials, batch.repetition, batch.group):
                 batch.is_in_lane = True
+                log.info("Training %s.", numbered(batch.numbers))
             else:
                 self._refused.add(batch.claim.batch)
                 del self.batches[batch.claim.batch]

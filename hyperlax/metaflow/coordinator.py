@@ -68,13 +68,14 @@ class Coordinator:
         rendezvous.forget_old_meetings()
         Meeting(address).write(self._id)
         print(f"The coordinator listens on {address} for {self._total} trials.")
-        writer = _Writer(self.study, output_root)
+        writer, is_over = _Writer(self.study, output_root), False
         try:
             self._wait(time.monotonic() + timeout, writer)
-            Meeting(address, is_over=True).write(self._id)
+            self._fail_the_rest(f"it had not ended after {timeout:g} s, the coordinator's timeout")
+            is_over = True
+            Meeting(address, is_over).write(self._id)
         finally:
-            self._fail_the_rest(f"it had not ended when the coordinator did, after at most {timeout:g} s")
-            writer.write(has_pages=True)
+            writer.write(has_pages=is_over)
         return self.study
 
     def _take_over(self) -> None:
@@ -105,7 +106,7 @@ class Coordinator:
             trials = self.study.get_trials(deepcopy=False)
             for trial in leases.lost(trials):
                 self._fail(trial, f"lost: its task gave no sign of life for {LEASE_SECONDS:g} s")
-            ended = {_task_of(t): t.state.is_finished() for t in trials if t.state != TrialState.WAITING}
+            ended = ended_tasks(trials)
             if sum(ended.values()) >= self._total:
                 return
             is_idle = all(ended.values()) and time.monotonic() - looked > _LOOK_SECONDS
@@ -181,8 +182,10 @@ class _Writer:
                 print(f"The study is in {path}.")
 
 
-def _task_of(trial: FrozenTrial) -> str:
-    return trial.system_attrs.get(TASK, f"trial {trial.number}")
+def ended_tasks(trials: Sequence[FrozenTrial]) -> dict[str, bool]:
+    """Return for each task that has begun whether its last trial has ended. A task that is tried again has several."""
+    begun = (trial for trial in trials if trial.state != TrialState.WAITING)
+    return {t.system_attrs.get(TASK, f"trial {t.number}"): t.state.is_finished() for t in begun}
 
 
 def _serve(storage: InMemoryStorage, host: str, port: int | None) -> str:

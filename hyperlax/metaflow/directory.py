@@ -26,7 +26,7 @@ from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SweepOptions
 from hyperlax.config.settling import settled
 from hyperlax.errors import UsageError
-from hyperlax.fields import filled
+from hyperlax.fields import dotted, filled
 from hyperlax.metaflow.results import DIRECTORY, FILE, FLOW, N_TRIALS, OBJECTIVE, OUTPUT_ROOT, REASON, RUN
 from hyperlax.recipe import of_task
 from hyperlax.samplers.fixed import Presampled
@@ -149,7 +149,7 @@ def _outcome(trial: FrozenTrial, state: StudyState, scoring: Scoring) -> Outcome
     name = trial.state.name if points or trial.state != TrialState.PRUNED else TrialState.FAIL.name
     reason = trial.user_attrs.get(REASON, "") if name != TrialState.COMPLETE.name else ""
     if name == TrialState.FAIL.name:
-        reason = ". ".join(filter(None, [reason or "its task failed", _not_chosen(trial, scoring.searched)]))
+        reason = ". ".join(filter(None, [reason or "its task failed", _not_chosen(trial, dotted(state.trial(trial.number).config))]))
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     return Outcome(state.trial(trial.number), name, reason, curve, 0, seconds)
 
@@ -163,10 +163,10 @@ def _points(trial: FrozenTrial) -> dict[int, float]:
     return points
 
 
-def _not_chosen(trial: FrozenTrial, searched: Iterable[str]) -> str:
+def _not_chosen(trial: FrozenTrial, config: Mapping[str, Any]) -> str:
     """Return a sentence on the hyperparameters whose values are not the trial's own; "" if there are none."""
-    names = [name for name in searched if name not in trial.params]
-    return f"It had not chosen {', '.join(names)}, shown with the middle of the range" if names else ""
+    names = [name for name, value in config.items() if name not in trial.params and value != _UNUSED]
+    return f"It had not chosen {', '.join(names)}: the middle of the range stands there" if names else ""
 
 
 def _wall_seconds(trials: Sequence[FrozenTrial]) -> float:
@@ -205,9 +205,8 @@ def _columns(trials: Sequence[FrozenTrial]) -> dict[str, tuple[Distribution, dic
     for name in names:
         found = [trial.distributions[name] for trial in trials if name in trial.distributions]
         values = {trial.number: trial.params[name] for trial in trials if name in trial.params}
-        lacking = [t.number for t in trials if t.state == TrialState.COMPLETE and name not in t.params]
-        if lacking:
-            values |= dict.fromkeys(lacking, _UNUSED)
+        if any(trial.state == TrialState.COMPLETE and name not in trial.params for trial in trials):
+            values = {trial.number: trial.params.get(name, _UNUSED) for trial in trials}
             columns[name] = _choices(list(values.values()), values)
         elif isinstance(found[0], CategoricalDistribution):
             columns[name] = _choices(found[0].choices, values)

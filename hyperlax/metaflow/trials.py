@@ -29,10 +29,6 @@ _PATIENCE = 120.0
 """Seconds for which a trial tries to reach the coordinator."""
 
 
-def _tpe(seed: int, own: int) -> BaseSampler:
-    return TPESampler(seed=own, warn_independent_sampling=False)
-
-
 def _cmaes(seed: int, own: int) -> BaseSampler:
     return CmaEsSampler(seed=own, independent_sampler=RandomSampler(own), warn_independent_sampling=False)
 
@@ -43,7 +39,7 @@ def _qmc(seed: int, own: int) -> BaseSampler:
 
 
 SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
-    "tpe": _tpe,
+    "tpe": lambda seed, own: TPESampler(seed=own),
     "random": lambda seed, own: RandomSampler(own),
     "cmaes": _cmaes,
     "qmc": _qmc,

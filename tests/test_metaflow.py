@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +29,7 @@ from hyperlax.metaflow.directory import write_study
 from hyperlax.metaflow.rendezvous import await_coordinator
 from hyperlax.metaflow.results import OBJECTIVE, TASK, TrialResult
 from hyperlax.metaflow.trials import StudyOverError, live_trial
+from tests.test_docs import python_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,6 +105,11 @@ def test_a_killed_task_that_the_flow_catches_is_given_up_within_a_minute(tmp_pat
     (study,) = flow.studies()
     assert study.state == "finished" and sorted(states_of(study)) == ["COMPLETE", "COMPLETE", "FAIL", "FAIL"]
     assert any(trial.reason.startswith("lost: its task gave no sign of life for 40 s") for trial in study.record.trials)
+
+
+def test_the_flow_in_the_documentation_is_the_example():
+    (block,) = (text for text in python_of(ROOT / "docs" / "metaflow.md") if "class ForestFlow" in text)
+    assert (ROOT / "studies" / "forest_flow.py").read_text(encoding="utf-8").endswith(block)
 
 
 @pytest.mark.slow
@@ -218,7 +225,7 @@ def test_the_batch_mode_suggests_beforehand_and_makes_the_study_again():
     for config in configs[:2]:
         trial = optuna.trial.FixedTrial(config.params, config.trial_number)
         value = trial.suggest_float("x", 0, 1)
-        result = TrialResult.of(trial, TrialState.COMPLETE, trial.datetime_start, value=value)
+        result = TrialResult.of(trial, TrialState.COMPLETE, datetime.now(), value=value)
         tasks.append(SimpleNamespace(trial_result=result))
     study = rebuild_study([*tasks, SimpleNamespace(), SimpleNamespace()], objective="x")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "FAIL", "FAIL"]

@@ -1,3 +1,4 @@
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
 """A flow with a coordinator, whose trials are quick. `LOST` is the index of one whose process is killed, unless `again` exists."""
 
 import os
@@ -5,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from metaflow import FlowSpec, Parameter, catch, current, step  # pyright: ignore[reportPrivateImportUsage]
+from metaflow import FlowSpec, Parameter, catch, current, step
 
 from hyperlax.metaflow import hyperparam, optuna_coordinator
 from hyperlax.metaflow.rendezvous import await_coordinator

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,7 +149,8 @@ def _outcome(trial: FrozenTrial, state: StudyState, scoring: Scoring) -> Outcome
     name = trial.state.name if points or trial.state != TrialState.PRUNED else TrialState.FAIL.name
     reason = trial.user_attrs.get(REASON, "") if name != TrialState.COMPLETE.name else ""
     if name == TrialState.FAIL.name:
-        reason = ". ".join(filter(None, [reason or "its task failed", _not_chosen(trial, dotted(state.trial(trial.number).config))]))
+        middle = _not_chosen(trial, dotted(state.trial(trial.number).config))
+        reason = ". ".join(filter(None, [reason or "its task failed", middle]))
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     return Outcome(state.trial(trial.number), name, reason, curve, 0, seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -211,7 +212,11 @@ def test_every_kind_of_trial_is_in_the_study_that_is_written(tmp_path, capsys):
     assert found.curve(0).returns[:, 0].tolist() == [0.25, 0.5] and found.curve(0).steps.tolist() == [10, 11]
     assert found.report().exists() and "made-up" in found.html()
     assert main(["list", str(tmp_path)]) == 0 and "stopped" in capsys.readouterr().out
-    assert write_study(study, str(tmp_path)) == root  # again: it takes the place of the first
+    (root / "notes.txt").touch()
+    (tmp_path / ".flow.new").mkdir()  # of a process that was killed
+    assert write_study(study, str(tmp_path)) == root and (root / "notes.txt").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"flow"}
+    assert json.loads((root / "best_optuna_params.json").read_text())["command"] == "python flow.py run"
     assert main(["train", "--from", str(root), "--trial", "0"]) == 2
     assert "Run or resume that flow" in capsys.readouterr().err
 

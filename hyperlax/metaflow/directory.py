@@ -102,16 +102,31 @@ def write_data(study: optuna.Study, output_root: str) -> Path:
     }
     options = settled(SweepOptions, [given], recipe)
     root = study_directory(options, recipe).root
-    new, old = root.with_name(f".{root.name}.new"), root.with_name(f".{root.name}.old")
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    new = root.with_name(f".{root.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     _write(StudyDirectory(new), options, recipe, trials)
+    _replace(root, new)
+    return root
+
+
+def _replace(root: Path, new: Path) -> None:
+    """Let a directory take the place of `root`, whose other files it keeps. A process may have been killed anywhere in here."""
+    old = root.with_name(f".{root.name}.old")
     if root.exists():
+        _keep(old, root)
         root.rename(old)
     new.rename(root)
-    shutil.rmtree(old, ignore_errors=True)
-    return root
+    _keep(old, root)
+
+
+def _keep(old: Path, root: Path) -> None:
+    """Move what is in the old directory alone into the new one, and remove the old one, if it exists."""
+    if old.exists():
+        for path in old.iterdir():
+            if not (root / path.name).exists():
+                path.rename(root / path.name)
+        shutil.rmtree(old)
 
 
 def _write(directory: StudyDirectory, options: SweepOptions, recipe: Presampled, trials: Sequence[FrozenTrial]) -> None:

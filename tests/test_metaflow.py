@@ -51,7 +51,6 @@ class Flow:
         own = {
             "METAFLOW_USER": "tester",
             "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(self.where),
-            "METAFLOW_CARD_LOCALROOT": str(self.where / "cards"),
             "PYTHONPATH": str(ROOT),
         }
         command = [sys.executable, str(self.file), *words]
@@ -122,7 +121,7 @@ def test_the_example_runs(name, tmp_path):
     assert status == 0 and "Best accuracy: 0.9" in text, text
     (study,) = flow.studies()
     assert states_of(study) == ["COMPLETE"] * 3 and study.best.values["accuracy"] > 0.9
-    (card,) = (tmp_path / "cards").rglob("*.html")
+    (card,) = tmp_path.rglob("mf.cards/**/*.html")
     assert card.stat().st_size > 100_000
 
 

@@ -107,6 +107,16 @@ def test_a_killed_task_that_the_flow_catches_is_given_up_within_a_minute(tmp_pat
     assert any(trial.reason.startswith("lost: its task gave no sign of life for 40 s") for trial in study.record.trials)
 
 
+@pytest.mark.slow
+def test_a_killed_task_that_is_tried_again_is_another_trial(tmp_path):
+    flow = Flow(ROOT / "tests" / "tuning_flow.py", tmp_path)
+    status, text = flow("run", "--with", "retry:times=1,minutes_between_retries=0", LOST="1")
+    assert status == 0 and "states ['complete', 'complete', 'failed']" in text, text
+    (study,) = flow.studies()
+    assert study.state == "finished" and sorted(states_of(study)) == ["COMPLETE", "COMPLETE", "FAIL", "FAIL"]
+    assert any(trial.reason.startswith("lost: its task ended without it") for trial in study.record.trials)
+
+
 def test_the_flow_in_the_documentation_is_the_example():
     (block,) = (text for text in python_of(ROOT / "docs" / "metaflow.md") if "class ForestFlow" in text)
     assert (ROOT / "studies" / "forest_flow.py").read_text(encoding="utf-8").endswith(block)

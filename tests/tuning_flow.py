@@ -38,7 +38,8 @@ class TuningFlow(FlowSpec):
     @step
     def train(self):
         rate = self.trial.suggest_float("rate", 1e-3, 1.0, log=True)
-        if str(self.index) == os.environ.get("LOST") and not Path("again").exists():
+        is_first = not Path("again").exists() and not current.retry_count
+        if str(self.index) == os.environ.get("LOST") and is_first:
             time.sleep(6)  # until the others have ended
             os.kill(os.getpid(), signal.SIGKILL)
         if self.index == 2:

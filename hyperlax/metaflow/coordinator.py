@@ -70,8 +70,9 @@ class Coordinator:
         print(f"The coordinator listens on {address} for {self._total} trials.")
         writer, is_over = _Writer(self.study, output_root), False
         try:
-            self._wait(time.monotonic() + timeout, writer)
-            self._fail_the_rest(f"it had not ended after {timeout:g} s, the coordinator's timeout")
+            has_all = self._wait(time.monotonic() + timeout, writer)
+            why = "lost: its task ended without it" if has_all else f"it had not ended at the timeout of {timeout:g} s"
+            self._fail_the_rest(why)
             is_over = True
             Meeting(address, is_over).write(self._id)
         finally:
@@ -99,8 +100,8 @@ class Coordinator:
                 ended |= {t.id: getattr(t.data, "trial_result", None) for t in run[name] if t.finished}
         return ended
 
-    def _wait(self, until: float, writer: _Writer) -> None:
-        """Wait for all trials, giving up those that are lost."""
+    def _wait(self, until: float, writer: _Writer) -> bool:
+        """Wait for all tasks, giving up trials that are lost. Return False if time is over before."""
         leases, looked = _Leases(), time.monotonic()
         while time.monotonic() < until:
             trials = self.study.get_trials(deepcopy=False)
@@ -108,15 +109,16 @@ class Coordinator:
                 self._fail(trial, f"lost: its task gave no sign of life for {LEASE_SECONDS:g} s")
             ended = ended_tasks(trials)
             if sum(ended.values()) >= self._total:
-                return
+                return True
             is_idle = all(ended.values()) and time.monotonic() - looked > _LOOK_SECONDS
             if is_idle:
                 looked = time.monotonic()
                 with suppress(Exception):  # Metaflow cannot say it now
                     if len({*ended, *self._results()}) >= self._total:
-                        return  # the other tasks have ended without a trial
+                        return True  # the other tasks have ended without a trial
             writer.write_at_times(sum(ended.values()))
             time.sleep(_POLL_SECONDS)
+        return False
 
     def _fail_the_rest(self, reason: str) -> None:
         for trial in self.study.get_trials(deepcopy=False):

@@ -111,9 +111,7 @@ def hyperparam(
                 flow.trial_result = TrialResult.of(None, TrialState.FAIL, datetime.now(), reason=str(error))
             if flow.trial_result.reason:
                 print(f"Trial {flow.trial_result.trial_number} failed: {flow.trial_result.reason}.")
-            if (
-                flow._transition is None
-            ):  # the step did not reach its self.next(), and Metaflow demands that of every step
+            if flow._transition is None:  # the step has not reached its self.next(), which Metaflow demands
                 flow._transition = (flow._graph[current.step_name].out_funcs, None)
 
         setattr(training, MARK, (objective, direction))
@@ -130,8 +128,8 @@ def _train(flow: Any, step: Step, objective: str, trial: Trial | FixedTrial, tel
         if objective not in vars(flow):
             return tell(TrialState.FAIL, None, f"the step has not set self.{objective}")
         value = float(vars(flow)[objective])
-        if math.isnan(value):
-            return tell(TrialState.FAIL, None, f"{objective} is nan")
+        if not math.isfinite(value):
+            return tell(TrialState.FAIL, None, f"{objective} is {value}")
         return tell(TrialState.COMPLETE, value, "")
     except optuna.TrialPruned:
         return tell(TrialState.PRUNED, None, "")

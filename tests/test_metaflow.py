@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ from hyperlax.metaflow.coordinator import Coordinator
 from hyperlax.metaflow.directory import write_study
 from hyperlax.metaflow.rendezvous import await_coordinator
 from hyperlax.metaflow.results import OBJECTIVE, TASK, TrialResult
-from hyperlax.metaflow.trials import StudyOverError, live_trial
+from hyperlax.metaflow.trials import StudyOverError, add_trial, live_trial
 from tests.test_docs import python_of
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +170,20 @@ def test_trials_ask_the_coordinator_and_what_is_lost_fails(tmp_path, monkeypatch
     assert study.record.trials[2].reason.startswith("lost: its task gave no sign of life for 1 s")
     with pytest.raises(StudyOverError), live_trial("7", None, 3, task="d"):
         pass
+
+
+def test_a_trial_is_added_once_to_a_coordinator_that_was_started_again(tmp_path):
+    thread, found = coordinating(total=1)
+    await_coordinator("7", timeout=30)
+    rate = optuna.trial.FixedTrial({"rate": 0.5}, number=3)
+    rate.suggest_float("rate", 0.0, 1.0)
+    ended = TrialResult.of(rate, TrialState.COMPLETE, datetime.now(), value=2.0).frozen("a")
+    assert add_trial("7", None, ended) == 0
+    ended.number = 0
+    with suppress(StudyOverError):  # the coordinator has got all that it waits for
+        assert add_trial("7", None, ended) == 0
+    thread.join(timeout=30)
+    assert [(trial.value, trial.params) for trial in found[0].trials] == [(2.0, {"rate": 0.5})]
 
 
 def test_a_coordinator_gives_up_after_its_timeout_and_its_direction_counts(capsys):

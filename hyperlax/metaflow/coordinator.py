@@ -170,18 +170,17 @@ class _Writer:
             self._written, self._next = ended, now + max(_WRITE_SECONDS, _SHARE * (now - began))
 
     def write(self, has_pages: bool) -> None:
-        """Write it, or say why that is not possible: the study goes on in memory."""
+        """Write it. At the end, with pages, say where it is, or why that is not possible: the study is kept in Metaflow, too."""
         if self._root is None:
             return
         from hyperlax.metaflow.directory import write_study
 
         try:
-            path = write_study(self._study, self._root, has_pages)
+            said = f"The study is in {write_study(self._study, self._root, has_pages)}."
         except (HyperlaxError, OSError) as error:
-            print(f"The study's directory is not written: {error}")
-        else:
-            if has_pages:
-                print(f"The study is in {path}.")
+            said = f"The study's directory is not written: {error}"
+        if has_pages:
+            print(said)
 
 
 def ended_tasks(trials: Sequence[FrozenTrial]) -> dict[str, bool]:

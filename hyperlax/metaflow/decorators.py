@@ -6,10 +6,12 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from importlib.util import find_spec
 from typing import Any, Literal
 
+import grpc
 import optuna
 from metaflow import current  # pyright: ignore[reportPrivateImportUsage]
 from optuna.trial import FixedTrial, Trial, TrialState
@@ -18,7 +20,7 @@ from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.metaflow.coordinator import Coordinator
 from hyperlax.metaflow.inputs import TrialConfig
 from hyperlax.metaflow.results import OUTPUT_ROOT, REASON, TrialResult
-from hyperlax.metaflow.trials import SAMPLERS, StudyOverError, live_trial
+from hyperlax.metaflow.trials import SAMPLERS, StudyOverError, add_trial, live_trial
 from hyperlax.samplers.registry import SAMPLERS as SAMPLER_ROWS
 from hyperlax.tasks import Direction
 from hyperlax.user_code import in_one_line
@@ -106,7 +108,7 @@ def hyperparam(
                 optuna.logging.set_verbosity(optuna.logging.WARNING)
             try:
                 with asked(flow) as (trial, tell):
-                    flow.trial_result = _train(flow, step, objective, trial, tell)
+                    flow.trial_result = tell(*_train(flow, step, objective, trial))
             except StudyOverError as error:
                 flow.trial_result = TrialResult.of(None, TrialState.FAIL, datetime.now(), reason=str(error))
             if flow.trial_result.reason:
@@ -120,21 +122,20 @@ def hyperparam(
     return decorate
 
 
-def _train(flow: Any, step: Step, objective: str, trial: Trial | FixedTrial, tell: Tell) -> TrialResult:
-    """Run a step with a trial, which is gone when Metaflow keeps the step's attributes. Return the trial's result."""
+def _train(flow: Any, step: Step, objective: str, trial: Trial | FixedTrial) -> tuple[TrialState, float | None, str]:
+    """Run a step with a trial, which is gone when Metaflow keeps the step's attributes. Return state, value and reason."""
     flow.trial = trial
     try:
         step(flow)
         if objective not in vars(flow):
-            return tell(TrialState.FAIL, None, f"the step has not set self.{objective}")
+            return TrialState.FAIL, None, f"the step has not set self.{objective}"
         value = float(vars(flow)[objective])
-        if not math.isfinite(value):
-            return tell(TrialState.FAIL, None, f"{objective} is {value}")
-        return tell(TrialState.COMPLETE, value, "")
+        is_finite = math.isfinite(value)
+        return (TrialState.COMPLETE, value, "") if is_finite else (TrialState.FAIL, None, f"{objective} is {value}")
     except optuna.TrialPruned:
-        return tell(TrialState.PRUNED, None, "")
+        return TrialState.PRUNED, None, ""
     except Exception as error:
-        return tell(TrialState.FAIL, None, in_one_line(error))
+        return TrialState.FAIL, None, in_one_line(error)
     finally:
         del flow.trial
 
@@ -147,19 +148,21 @@ def _asked(flow: Any) -> Iterator[tuple[Trial, Tell]]:
         raise UsageError(
             "@hyperparam: self.coordinator_id is missing. Set it to current.run_id in a step before, or use mode='batch'."
         )
-    began = datetime.now()
-    with live_trial(coordinator_id, address, flow.index or 0, current.task_id or "") as (study, trial):
+    began, task = datetime.now(), current.task_id or ""
+    with live_trial(coordinator_id, address, flow.index or 0, task) as (study, trial):
 
         def tell(state: TrialState, value: float | None, reason: str) -> TrialResult:
+            result = TrialResult.of(trial, state, began, value=value, reason=reason)
             try:
                 if reason:
                     trial.set_user_attr(REASON, reason)
                 ended = study.tell(trial, value, state)
-            except Exception as error:  # of gRPC, or of Optuna if the trial has been given up
-                late = f"its result came too late for the coordinator ({in_one_line(error)})"
-                return TrialResult(trial.number, {}, None, "failed", 0.0, began, reason=reason or late)
-            kept = {"value": ended.value, "intermediate_values": ended.intermediate_values, "reason": reason}
-            return TrialResult.of(ended, ended.state, began, **kept)
+            except grpc.RpcError:  # the coordinator is gone; one that was started again does not know this trial
+                number = add_trial(coordinator_id, address, result.frozen(task))
+                return replace(result, trial_number=number)
+            except ValueError:  # Optuna refuses a trial that has been given up
+                return TrialResult.of(trial, TrialState.FAIL, began, reason=reason or "its result came too late")
+            return replace(result, value=ended.value, intermediate_values=ended.intermediate_values)
 
         yield trial, tell
 

@@ -1,6 +1,6 @@
 """The study of a flow as a directory of Hyperlax: a sweep over the configurations that the flow's trials chose.
 
-The directory is made anew each time, beside the old one, and takes its place when it is whole.
+Each time a whole new directory is made beside the old one, and then takes its place.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
     has_pages: whether to write the report and the plots, too.
 
     Raises:
-      UsageError: The study has no trial, or a name that means something else in a study's files.
+      UsageError: No trial has hyperparameters, or one is called by a name that a study's files use for something else.
     """
     root = write_data(study, output_root)
     study.set_user_attr(DIRECTORY, str(root.absolute()))
@@ -89,8 +89,8 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
 def write_data(study: optuna.Study, output_root: str) -> Path:
     """Write a study without its pages; see `write_study`. The study is not changed."""
     trials = study.get_trials(deepcopy=False)
-    if not trials:
-        raise UsageError("write_study: the study has no trial yet.")
+    if not any(trial.params for trial in trials):
+        raise UsageError("no trial of the study has chosen a hyperparameter yet.")
     recipe = _recipe(study, trials)
     total = max(len(trials), study.user_attrs.get(N_TRIALS, 0))
     given = {

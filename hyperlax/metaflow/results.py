@@ -66,6 +66,7 @@ class TrialResult:
             user_attrs={REASON: self.reason} if self.reason else {},
             system_attrs={TASK: task} if task else {},
         )
+        found.number = self.trial_number
         found.datetime_start = self.start_datetime
         found.datetime_complete = self.start_datetime + timedelta(seconds=self.duration_seconds)
         return found

@@ -13,7 +13,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import GrpcStorageProxy
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from hyperlax.errors import HyperlaxError
 from hyperlax.metaflow.rendezvous import Meeting, find_meeting
@@ -78,6 +78,25 @@ def live_trial(
             yield study, trial
     finally:
         storage.close()
+
+
+def add_trial(coordinator_id: str | None, address: str | None, trial: FrozenTrial) -> int:
+    """Add a trial that has ended to the coordinator's study, unless it is there. Return its number.
+
+    Raises the errors of `live_trial`.
+    """
+    storage, name = _connect(coordinator_id, address)
+    try:
+        study, task = optuna.load_study(study_name=name, storage=storage), trial.system_attrs[TASK]
+        if not any(t.number == trial.number and _is_end(t, task) for t in study.trials):
+            study.add_trial(trial)
+        return max(t.number for t in study.trials if _is_end(t, task))
+    finally:
+        storage.close()
+
+
+def _is_end(trial: FrozenTrial, task: str) -> bool:
+    return trial.state.is_finished() and trial.system_attrs.get(TASK) == task
 
 
 def _connect(coordinator_id: str | None, address: str | None) -> tuple[GrpcStorageProxy, str]:

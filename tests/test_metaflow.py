@@ -148,6 +148,8 @@ def coordinating(total: int, direction: str = "minimize", timeout: float = 60) -
 def test_trials_ask_the_coordinator_and_what_is_lost_fails(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(coordinator, "LEASE_SECONDS", 1.0)
     monkeypatch.setattr(trials, "_BEAT_SECONDS", 0.2)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing is sent through it
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
     thread, found = coordinating(total=3)
     assert await_coordinator("7", timeout=30).startswith("localhost:")
     with live_trial("7", None, 0, task="a") as (study, trial):

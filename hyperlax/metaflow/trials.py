@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import warnings
@@ -120,6 +121,8 @@ def _connect(coordinator_id: str | None, address: str | None) -> tuple[GrpcStora
 def _reached(address: str, coordinator_id: str | None) -> tuple[GrpcStorageProxy, str] | None:
     """Return the storage at an address and the name of its study, None if no coordinator of this id is there."""
     host, _, port = address.rpartition(":")
+    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    os.environ.setdefault("no_grpc_proxy", f"{others},{host}")  # gRPC sends what is for localhost through http_proxy, too
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         storage = GrpcStorageProxy(host=host, port=int(port))

@@ -87,7 +87,7 @@ def _record_of(study: optuna.Study) -> Iterator[StudyRecord]:
     where = study.user_attrs.get(DIRECTORY)
     with tempfile.TemporaryDirectory(prefix="hyperlax-") as scratch:
         root = write_data(study, scratch)
-        record = load_study(root, "render_study", with_importances=True).record
+        record = load_study(root, "render_study").record
         if where:
             arguments = {**record.arguments, "output_root": str(Path(where).parent)}
             record = replace(record, directory=Path(where), arguments=arguments)

@@ -82,7 +82,7 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
     root = write_data(study, output_root)
     study.set_user_attr(DIRECTORY, str(root.absolute()))
     if has_pages:
-        write_study_pages(load_study(root, "write_study", with_importances=True).record)
+        write_study_pages(load_study(root, "write_study").record)
     return root
 
 

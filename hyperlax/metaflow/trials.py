@@ -122,7 +122,9 @@ def _reached(address: str, coordinator_id: str | None) -> tuple[GrpcStorageProxy
     """Return the storage at an address and the name of its study, None if no coordinator of this id is there."""
     host, _, port = address.rpartition(":")
     others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
-    os.environ.setdefault("no_grpc_proxy", f"{others},{host}")  # gRPC sends what is for localhost through http_proxy, too
+    os.environ.setdefault(
+        "no_grpc_proxy", f"{others},{host}"
+    )  # gRPC sends what is for localhost through http_proxy, too
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         storage = GrpcStorageProxy(host=host, port=int(port))

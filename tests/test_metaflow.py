@@ -25,7 +25,15 @@ from hyperlax.errors import HyperlaxError, UsageError
 pytest.importorskip("metaflow", reason='needs Metaflow: pip install "hyperlax[metaflow]"')
 pytest.importorskip("grpc", reason='needs gRPC: pip install "hyperlax[metaflow]"')
 
-from hyperlax.metaflow import coordinator, create_study_inputs, hyperparam, optuna_coordinator, rebuild_study, trials
+from hyperlax.metaflow import (
+    coordinator,
+    create_study_inputs,
+    hyperparam,
+    optuna_coordinator,
+    rebuild_study,
+    render_study_html,
+    trials,
+)
 from hyperlax.metaflow.coordinator import Coordinator
 from hyperlax.metaflow.directory import write_study
 from hyperlax.metaflow.rendezvous import await_coordinator
@@ -243,6 +251,8 @@ def test_every_kind_of_trial_is_in_the_study_that_is_written(tmp_path, capsys):
     assert write_study(study, str(tmp_path)) == root and (root / "notes.txt").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"flow"}
     assert json.loads((root / "best_optuna_params.json").read_text())["command"] == "python flow.py run"
+    page = render_study_html(study)
+    assert "made-up" in page and "/hyperlax-" not in page  # of the directory where it was drawn
     assert main(["train", "--from", str(root), "--trial", "0"]) == 2
     assert "Run or resume that flow" in capsys.readouterr().err
 

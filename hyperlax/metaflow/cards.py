@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from hyperlax.errors import format_number
-from hyperlax.metaflow.results import DIRECTORY
+from hyperlax.metaflow.results import DIRECTORY, OUTPUT_ROOT
 
 if TYPE_CHECKING:
     from hyperlax.study.record import StudyRecord
@@ -86,9 +86,6 @@ def _record_of(study: optuna.Study) -> Iterator[StudyRecord]:
 
     where = study.user_attrs.get(DIRECTORY)
     with tempfile.TemporaryDirectory(prefix="hyperlax-") as scratch:
-        root = write_data(study, scratch)
-        record = load_study(root, "render_study").record
-        if where:
-            arguments = {**record.arguments, "output_root": str(Path(where).parent)}
-            record = replace(record, directory=Path(where), arguments=arguments)
-        yield record
+        record = load_study(write_data(study, scratch), "render_study").record
+        output_root = str(Path(where).parent) if where else OUTPUT_ROOT
+        yield replace(record, arguments={**record.arguments, "output_root": output_root})

@@ -260,6 +260,8 @@ class Option:
         """Return a value as the option keeps it. Raises OptionError if it does not accept the value."""
         if self.is_list:
             several = value if isinstance(value, (list, tuple)) else [value]
+            if self.type is int:
+                several = [_number(part) for one in several for part in str(one).split(",")]
             return tuple(map(self._read_one, several))
         if value is None and self.is_optional:
             return None

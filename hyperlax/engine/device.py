@@ -17,10 +17,10 @@ from hyperlax.engine.costs import FILE, Costs, fingerprint, tell_not_kept
 from hyperlax.engine.executables import FOLDER, Executables, cpu_info, open_executables
 from hyperlax.engine.jax_cache import write_whole_entries
 from hyperlax.engine.keys import pin_generator
-from hyperlax.engine.machine import cores
-from hyperlax.errors import UsageError
+from hyperlax.engine.machine import cores, gpus
+from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.files import expanded
-from hyperlax.xla import refuse_fork, require_safe_scheduler
+from hyperlax.xla import backend_started, refuse_fork, require_safe_scheduler
 
 VERSION = version("hyperlax")
 
@@ -106,10 +106,37 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error) for word in _OUT_OF_MEMORY)
 
 
-def slot_devices() -> list[Any]:
-    """Return the device of every slot: on CPU, the single device once per core; otherwise every local device once."""
-    devices = jax.local_devices()
-    return devices * cores() if devices[0].platform == "cpu" else devices
+def local_devices(chosen: Sequence[int] = ()) -> list[Any]:
+    """Return this machine's devices, or those with these indices.
+
+    A GPU that is not chosen is left alone if JAX has not started yet: when it starts, it reserves memory on all that it sees.
+
+    Raises:
+      OptionError: A device does not exist.
+    """
+    if chosen and not backend_started() and max(chosen) < len(gpus()):
+        jax.config.update("jax_cuda_visible_devices", ",".join(map(str, chosen)))
+    found = jax.local_devices()
+    is_cpu = found[0].platform == "cpu"
+    known = {index if is_cpu else device.local_hardware_id: device for index, device in enumerate(found)}
+    for index in chosen:
+        if index not in known:
+            there = ", ".join(f"{number} ({device.device_kind})" for number, device in known.items())
+            problem = "{devices} {0}: there is no device {1}. JAX has {2} here: {3}. Name some of these, or leave {devices} out."
+            asked = ",".join(map(str, chosen))
+            raise OptionError("devices", problem, asked, index, counted(len(known), "device"), there)
+    return [known[index] for index in dict.fromkeys(chosen)] or found
+
+
+def slot_devices(chosen: Sequence[int] = (), at_most: int | None = None) -> list[Any]:
+    """Return the device of every slot: on CPUs one slot per core, spread over the devices; otherwise every device once.
+
+    chosen: see `local_devices`. at_most: the most slots, None for no limit.
+    """
+    devices = local_devices(chosen)
+    if devices[0].platform == "cpu":
+        devices = [devices[slot % len(devices)] for slot in range(max(cores(), len(devices)))]
+    return devices[:at_most]
 
 
 def automatic_lanes(super_batch: int, slots: Sequence[Any]) -> int:

@@ -14,6 +14,7 @@ from hyperlax.backends.work import FILES, WORK
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
+from hyperlax.engine.checkpoint import FILES as SAVED
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import is_too_long, read_csv, refuse_moved, write_text
 from hyperlax.outputs import KEPT_OUTPUT, OWN_FILES
@@ -66,7 +67,7 @@ _OWN: dict[str, str] = {
     + rf"|{re.escape(_DATABASE)}(\.backup|\.damaged\d*)?(-journal|-wal|-shm)?",
     AGENTS: r"trial_\d+\.(safetensors|json|gif)",
     PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
-    rf"({CONFIRMATION}/)?{CHECKPOINTS}": r"(trial|pool)_\d+\.npz",
+    rf"({CONFIRMATION}/)?{CHECKPOINTS}": SAVED,
     rf"({CONFIRMATION}/)?{OWN_FILES}": "",
     rf"({CONFIRMATION}/)?{OWN_FILES}/trial_\d+(/.*)?": r".*",
     CONFIRMATION: "",

@@ -268,6 +268,7 @@ def engine_config(
         base=base,
         task=recipe.task,
         slots=options.slots if isinstance(options, SearchOptions) else None,
+        devices=options.devices if isinstance(options, SearchOptions) else (),
         trial_timeout=options.trial_timeout if isinstance(options, SearchOptions) else None,
         environment=kind_of(recipe).environment(options.env_config),
         run_length=RunLength(options.total_timesteps, options.num_evaluations, options.num_eval_episodes),

@@ -11,7 +11,7 @@ from tests.desk import study_of, told
 from tests.faults.agents import kill_leaders_and_agents
 from tests.faults.harness import TOY, Differences, check, commands, kill_often
 from tests.faults.kills import MODES, kill_mode
-from tests.faults.study import ARGUMENTS
+from tests.faults.study import ARGUMENTS, PRUNED
 from tests.study_cases import Case
 
 HYPERBAND = (
@@ -33,14 +33,16 @@ def test_studies_of_every_kind_survive_kills(mode: str, kills: int, tmp_path: Pa
 
 
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
-def test_studies_survive_kills_of_leaders_and_agents(kills: int, tmp_path: Path) -> None:
-    whole = Case(tmp_path / "whole", **ARGUMENTS)
+@pytest.mark.parametrize("mode", ["closed", "hyperband", "racing"])
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+def test_studies_survive_kills_of_leaders_and_agents(kills: int, mode: str, tmp_path: Path) -> None:
+    changes = {"closed": {}, "hyperband": PRUNED, "racing": {"seed_schedule": "racing", "num_seeds": 3}}[mode]
+    whole = Case(tmp_path / "whole", **ARGUMENTS, **changes)
     assert whole.start() == 0
     died = studies = 0
     while died < kills:
         root = tmp_path / f"killed_{studies}"
-        died += kill_leaders_and_agents(root, kills - died, seed=studies)
+        died += kill_leaders_and_agents(root, kills - died, seed=studies, **changes)
         assert check(root / TOY, whole.directory) == 16
         studies += 1
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ _log = logging.getLogger(__name__)
 MOST_DRAWN = 1000
 """Most trials that a plot draws as points, and that the report's table has: more cover each other, and slow a browser down."""
 BEST_DRAWN = 100
+_MOST_KEPT = 1 << 16
+"""Files of batches that are kept in memory: a study's pages are written again after every super-batch."""
 _LATEST_SECONDS = 1e11
 """Upper bound of plausible times, in seconds since 1970."""
 _SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
@@ -176,16 +179,12 @@ class StudyData:
         Raises:
           MissingFile: a `timeline.csv` is damaged; one that is gone only counts as unknown.
         """
-        paths = [directory / TIMELINE for directory in self._batches]
-        known = [path for path in paths if path.exists()]
+        found = [_intervals(directory / TIMELINE, stamp(directory / TIMELINE)) for directory in self._batches]
         by_process: dict[float, list[Bar]] = {}
         ends: list[float] = []
-        for path in known:
-            with reading(path):
-                for row in read_csv(path):
-                    bar = _bar(row)
-                    by_process.setdefault(float(row["process"]), []).append(bar)
-                    ends.append(float(row["process"]) + bar.ended)
+        for process, bar in itertools.chain.from_iterable(filter(None, found)):
+            by_process.setdefault(process, []).append(bar)
+            ends.append(process + bar.ended)
         starts: list[float] = []
         bars: list[Bar] = []
         end = 0.0
@@ -195,7 +194,7 @@ class StudyData:
             bars += [replace(bar, began=bar.began + shift, ended=bar.ended + shift) for bar in own]
             end = max(bar.ended for bar in bars)
         in_order = sorted(bars, key=lambda bar: (bar.began, bar.slot, bar.pool, bar.lane))
-        return Timeline(in_order, starts, len(paths) - len(known), ends)
+        return Timeline(in_order, starts, found.count(None), ends)
 
     @cached_property
     def cost(self) -> Cost:
@@ -204,7 +203,7 @@ class StudyData:
         Raises:
           MissingFile: a file is gone or damaged.
         """
-        timings = [_timing(directory / TIMING_JSON) for directory in self._batches]
+        timings = [_timing(directory / TIMING_JSON, stamp(directory / TIMING_JSON)) for directory in self._batches]
         memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
         return Cost(
             batches=len(timings),
@@ -227,6 +226,24 @@ class StudyData:
         return sorted({trial.batch_directory for trial in self.record.trials if trial.batch_directory})
 
 
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Return the time of a file's last change and its size; None if it is gone."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size
+
+
+@lru_cache(_MOST_KEPT)
+def _intervals(path: Path, at: tuple[int, int] | None) -> list[tuple[float, Bar]] | None:
+    """Return process and bar of each row of a `timeline.csv`; None if it is gone. at: its stamp, since it is read once."""
+    if at is None:
+        return None
+    with reading(path):
+        return [(float(row["process"]), _bar(row)) for row in read_csv(path)]
+
+
 def _bar(row: dict[str, str]) -> Bar:
     slot, pool, lane = (int(row[name]) for name in ("slot", "pool", "lane"))
     began, ended = float(row["began"]), float(row["ended"])
@@ -246,8 +263,9 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
     return seconds
 
 
-def _timing(path: Path) -> dict[str, Any]:
-    """Return the entries of a `timing.json` that are summed. Raise MissingFile if it lacks one."""
+@lru_cache(_MOST_KEPT)
+def _timing(path: Path, at: tuple[int, int] | None) -> dict[str, Any]:
+    """Return the entries of a `timing.json` that are summed. Raise MissingFile if it lacks one. at: as in `_intervals`."""
     with reading(path):
         stored = read_json(read_text(path))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}

@@ -24,7 +24,7 @@ from hyperlax.analysis.terminal import PLAIN, sparkline
 from hyperlax.cli import main
 from hyperlax.errors import format_number
 from hyperlax.files import read_csv
-from hyperlax.study.directory import only_one_process
+from hyperlax.study.lock import only_one_process
 from hyperlax.study.view import load_study
 from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, TWO, Case

@@ -6,13 +6,14 @@ import csv
 import itertools
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -154,6 +155,17 @@ class Cost:
         return self.steps / self.train_seconds if self.steps is not None and self.train_seconds else None
 
 
+class AgentShare(NamedTuple):
+    """What an agent has trained of a study."""
+
+    agent: str
+    host: str
+    device: str
+    batches: int
+    trials: int
+    train_seconds: float
+
+
 class StudyData:
     """A record and the contents of its batches' files. Each file is read at most once, when it is first needed."""
 
@@ -203,7 +215,7 @@ class StudyData:
         Raises:
           MissingFile: a file is gone or damaged.
         """
-        timings = [_timing(directory / TIMING_JSON, stamp(directory / TIMING_JSON)) for directory in self._batches]
+        timings = list(self._timings.values())
         memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
         return Cost(
             batches=len(timings),
@@ -220,6 +232,28 @@ class StudyData:
         if not is_sensitivity(self.record):
             return {}
         return sensitivity(self.record, readable_curves(complete_trials(self.record)))
+
+    @cached_property
+    def agents(self) -> list[AgentShare]:
+        """What each agent has trained of the batches that ended well, [] for a study without agents.
+
+        Raises:
+          MissingFile: a `timing.json` is gone or damaged.
+        """
+        trials = Counter(trial.batch_directory for trial in self.record.trials)
+        found: dict[tuple[str, str, str], AgentShare] = {}
+        for batch, timing in self._timings.items():
+            agent, host, device = (str(timing.get(name) or "") for name in ("agent", "host", "device"))
+            if agent:
+                *_, batches, done, seconds = found.get((agent, host, device), (0, 0, 0.0))
+                seconds += timing["train_seconds"] or 0.0
+                now = AgentShare(agent, host, device, batches + 1, done + trials[batch], seconds)
+                found[agent, host, device] = now
+        return [share for _, share in sorted(found.items())]
+
+    @cached_property
+    def _timings(self) -> dict[Path, dict[str, Any]]:
+        return {directory: _timing(path := directory / TIMING_JSON, stamp(path)) for directory in self._batches}
 
     @cached_property
     def _batches(self) -> list[Path]:
@@ -265,11 +299,11 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
 
 @lru_cache(_MOST_KEPT)
 def _timing(path: Path, at: tuple[int, int] | None) -> dict[str, Any]:
-    """Return the entries of a `timing.json` that are summed. Raise MissingFile if it lacks one. at: as in `_intervals`."""
+    """Return the entries of a `timing.json`. Raise MissingFile if it lacks one of those that are summed. at: as in `_intervals`."""
     with reading(path):
         stored = read_json(read_text(path))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
-        return convert(known, dict[str, int | float | None], str(path))
+        return {**stored, **convert(known, dict[str, int | float | None], str(path))}
 
 
 def _known_sum(timings: Sequence[Mapping[str, Any]], key: str) -> Any:

@@ -133,7 +133,7 @@ def show(given: Given) -> int:
     opened = load_study(named_directory(options.directory, "show"), "show")
     record = opened.record
     if options.trial is None:
-        print(study_text(record, opened.state, opened.total, options.top))
+        print(study_text(record, opened.state, opened.total, options.top, opened.agents))
         return 0
     print(trial_text(record, record.trial(options.trial)))
     return 0

@@ -27,9 +27,10 @@ from hyperlax.study.database import given_params, understanding
 from hyperlax.study.database_checks import fault_of_trials
 from hyperlax.study.database_file import Damaged
 from hyperlax.study.database_rows import is_own
-from hyperlax.study.directory import StudyDirectory, holder_of
+from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.importances import Importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
+from hyperlax.study.lock import holder_of
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.projection import batch_of
 from hyperlax.study.record import Lineage, Run, StudyRecord, TrialRecord
@@ -78,7 +79,8 @@ def load_study(root: Path, asked_by: str) -> StudyView:
     directory.check_database(options.study_name)
     trials, foreign = read_trials(directory.database, options, space, stored.scale)
     record = snapshot(root, options, stored, trials, foreign)
-    return StudyView(record, _total(options, space), holder_of(root) is not None, agents_in_words(root))
+    is_running = holder_of(root) is not None
+    return StudyView(record, _total(options, space), is_running, agents_in_words(root, is_running))
 
 
 def read_trials(

@@ -91,7 +91,7 @@ def only_one_process(root: Path, is_named: bool = True, lost: Callable[[], None]
     Args:
       root: The directory; it is made if it is missing.
       is_named: Whether to write this process's name into the lock's file, which needs room on the disk.
-      lost: Called in another thread if a process that could not see this one has taken the directory.
+      lost: Called in another thread if a process that could not see this one has taken the directory, where nothing is written then.
 
     Raises:
       UsageError: Another process holds the directory (the message names it), or it may not be written.
@@ -101,12 +101,17 @@ def only_one_process(root: Path, is_named: bool = True, lost: Callable[[], None]
         with staying(root):
             yield Held(root, None)
         return
-    with _locked(root) as file, staying(root):
+    with _locked(root) as file, staying(root) as place:
         if not is_named:
             yield Held(root, file)
             return
         name, ended = _write_name(root, file), threading.Event()
-        renewing = threading.Thread(target=_renew, args=(root, file, name, ended, lost), daemon=True, name="lock")
+
+        def end() -> None:
+            place.is_lost = True
+            lost()
+
+        renewing = threading.Thread(target=_renew, args=(root, file, name, ended, end), daemon=True, name="lock")
         renewing.start()
         try:
             yield Held(root, file)

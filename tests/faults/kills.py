@@ -21,9 +21,8 @@ from tests.desk import rows
 from tests.faults import study
 from tests.faults.agents import kill_leaders_and_agents
 from tests.faults.harness import TOY, Differences, check_files, differences, kill_often
-from tests.faults.study import ARGUMENTS, PRUNED, killed_after
+from tests.faults.study import PRUNED, killed_after
 from tests.mlflow_store import Seen
-from tests.study_cases import Case
 
 
 @dataclass(frozen=True)
@@ -87,13 +86,14 @@ def kill_mode(name: str, scratch: Path, kills: int, seed: int) -> list[Differenc
 
 
 def _kill_agents(scratch: Path, kills: int, seed: int) -> list[Differences]:
-    whole, died, found = Case(scratch / "whole", **ARGUMENTS), 0, list[Differences]()
-    assert whole.start() == 0
+    died, found = 0, list[Differences]()
+    status, errors = killed_after(study.search, scratch / "whole", 600)
+    assert status == 0, errors
     while died < kills:
         root = scratch / f"killed_{len(found)}"
         died += kill_leaders_and_agents(root, kills - died, seed=seed + len(found))
         check_files(root / TOY)
-        found.append(differences(root / TOY, whole.directory))
+        found.append(differences(root / TOY, scratch / "whole" / TOY))
     return found
 
 

@@ -285,12 +285,11 @@ def _title(record: StudyRecord) -> str:
 
 
 def _trials(record: StudyRecord) -> tuple[list[str], _Rows]:
-    """Return a row per trial, by number; of too many trials those of the best."""
+    """Return a row per trial, by number; of too many trials only those of the best, best first."""
     shown = record.rows
     if len(shown) > MOST_DRAWN:
-        first = dict.fromkeys(trial.number for trial in (*best_first(record), *shown))
-        numbers = set(islice(first, MOST_DRAWN))
-        shown = [trial for trial in shown if trial.number in numbers]
+        best_before_others = {trial.number: trial for trial in (*best_first(record), *shown)}
+        shown = list(islice(best_before_others.values(), MOST_DRAWN))
     names, objectives = searched_names(record), list(record.objectives)
     short, others = short_names(names), [name for name in record.scale.table.rows if name not in objectives]
     rows = [

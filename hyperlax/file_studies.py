@@ -47,6 +47,10 @@ def _lead_or_join(files: Sequence[str], given: Given) -> int:
         (study,) = planned_studies(files, given)
         assert isinstance(study.options, SearchOptions)
         log_from(study.options.log_level, study.options.quiet)
+        if study.options.engine == "ray":
+            raise OptionError(
+                "join", "{join} is for machines that see one directory, which {engine} ray does not need. Leave it out."
+            )
         if study.options.agents != "none":
             return study
         return replace(study, options=checked(replace(study.options, agents=1), kind_of(study.recipe).table))

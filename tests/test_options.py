@@ -108,7 +108,7 @@ OTHER: dict[str, Any] = {
     "output_root": "yes", "log_level": "WARNING", "seed": 5, "num_seeds": 2, "aggregate": "worst", "seed_schedule": "racing",
     "total_timesteps": 200_000, "num_evaluations": 4, "num_eval_episodes": 3, "confirm_top": 2, "confirm_seeds": 4,
     "save_agents": "all", "timeout": 60.0, "max_failure_rate": 0.25, "checkpoint_seconds": 7.0, "compilation_cache": False,
-    "devices": (0, 1),
+    "devices": (0, 1), "engine": "ray", "agent_resources": "cpu=2,gpu=1",
 }  # fmt: skip
 
 
@@ -117,9 +117,8 @@ def test_every_option_of_a_study_can_be_given_by_the_command_line_and_by_a_file(
     Path("first.json").write_text(json.dumps([{"gamma": 0.95}]))
     options, default = SearchOptions(**OTHER), resolved().to_json()
     same = {name for name, value in options.to_json().items() if value == default[name]}
-    # slots and trial_timeout are options of tasks, the last two need Ray
-    of_tasks, of_ray = {"slots", "trial_timeout"}, {"engine", "agent_resources"}
-    assert same == {"sampling_method", "load_hyperparams", *of_tasks, *of_ray}
+    # slots and trial_timeout are options of tasks
+    assert same == {"sampling_method", "load_hyperparams", "slots", "trial_timeout"}
     _, given = parse(GROUPS, [SEARCH, *command_line(options)])
     assert planned_study(SEARCH, given).options == options
     Path("s.yaml").write_text(in_full(options, load("ppo_mlp")), encoding="utf-8")

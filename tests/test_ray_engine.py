@@ -169,9 +169,21 @@ def test_refusals(more: str, said: str, tmp_path: Path, capsys: pytest.CaptureFi
 def test_without_ray_the_extra_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperlax.config.checks._is_installed", lambda package: False)
+    monkeypatch.setattr("hyperlax.study.ray_study.find_spec", lambda package: None)
     assert cli.main(search(recipe(tmp_path / "code"), tmp_path, "--engine ray")) == 2
     assert capsys.readouterr().err.endswith('--engine ray needs the package ray: pip install "hyperlax[ray]"\n')
+
+
+def test_other_options_for_several_machines_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperlax.study.ray_study.find_spec", lambda package: True)
+    words = f"optuna-hp-search --algo-and-network-config ppo_mlp --env-config gymnax.cartpole --output-root {tmp_path}"
+    assert cli.main(shlex.split(f"{words} --engine ray --devices 0")) == 2
+    assert "with --engine ray agents have what --agent-resources says. Leave --devices out." in capsys.readouterr().err
+    (file := tmp_path / "study.yaml").write_text(f"algo_and_network_config: {recipe(tmp_path / 'code')}\nengine: ray\n")
+    assert cli.main(["run-study", str(file), "--join", "--output-root", str(tmp_path)]) == 2
+    assert "--join is for machines that see one directory" in capsys.readouterr().err
 
 
 def test_ray_is_imported_only_when_it_is_asked_for() -> None:

@@ -24,7 +24,7 @@ from hyperlax.backends.ray_desk import AGENT, LEADER, RayDesk
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.errors import HyperlaxError
-from hyperlax.files import replacing
+from hyperlax.files import make_directories, replacing
 from hyperlax.outputs import OWN_FILES, directory_of
 
 _CHECKPOINTS, _CONFIRMATION = "checkpoints", "confirmation"
@@ -214,13 +214,9 @@ class AgentDesk(RayDesk):
 class _SentCheckpoints(CheckpointManager):
     """The saved sessions of an agent, which others continue."""
 
-    def __init__(self, directory: Path, seconds: float, desk: AgentDesk, owner: str = ""):
-        super().__init__(directory, seconds, owner)
+    def __init__(self, directory: Path, seconds: float, desk: AgentDesk):
+        super().__init__(directory, seconds)
         self._desk = desk
-
-    def owned_by(self, agent: str) -> CheckpointManager:
-        """Return one that replaces the saved lanes of an agent only."""
-        return _SentCheckpoints(self._directory, self.seconds, self._desk, agent)
 
     def pools(self) -> Iterator[tuple[Metadata, dict[str, np.ndarray]]]:
         """Yield the saved sessions of refilled lanes of all agents, the latest first."""
@@ -243,10 +239,9 @@ class _SentCheckpoints(CheckpointManager):
         self._desk.send(metadata.trials[0], self._path(metadata.trials))
 
     def own_directory(self, trial: int) -> Path:
-        """Return the directory where a trial's own code keeps files, with those of the agents before."""
-        path = super().own_directory(trial)
-        self._desk.fetch(path)
-        return path
+        """Make and return the directory where a trial's own code keeps files, with those of the agents before."""
+        self._desk.fetch(directory_of(self._directory.parent, trial))
+        return super().own_directory(trial)
 
 
 def _name(path: Path, root: Path) -> str:
@@ -278,6 +273,7 @@ def _unpack(path: Path, content: bytes) -> None:
         return
     directory = path.with_suffix("")
     shutil.rmtree(directory, ignore_errors=True)
+    make_directories(directory)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         archive.extractall(directory)
 

@@ -140,8 +140,6 @@ def _check_engine(options: SearchOptions) -> None:
         raise OptionError("agents", "{agents} 0: with {engine} ray nothing would train. Give at least 1, or none.")
     parse_resources(options.agent_resources)
     check_address(options.ray_address)
-    if not _is_installed("ray"):
-        raise OptionError("engine", '{engine} ray needs the package ray: pip install "hyperlax[ray]"')
 
 
 def _check_sampler(options: SearchOptions) -> None:

@@ -91,7 +91,7 @@ def only_one_process(root: Path, is_named: bool = True, lost: Callable[[], None]
     Args:
       root: The directory; it is made if it is missing.
       is_named: Whether to write this process's name into the lock's file, which needs room on the disk.
-      lost: Called in another thread if a process that could not see this one has taken the directory, where nothing is written then.
+      lost: Called in another thread if a process that did not see this one has taken the directory. Nothing is written then.
 
     Raises:
       UsageError: Another process holds the directory (the message names it), or it may not be written.

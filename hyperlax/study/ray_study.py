@@ -8,6 +8,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hyperlax.config.ray_options import parse_resources
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.machine import cores
-from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.study.leading import device_of
 from hyperlax.study.study_run import MakeBackend, local_backend
@@ -48,8 +49,13 @@ def run_on_ray(
       tracked: Returns a configuration with the place where commands are tracked.
       run: Runs the study with the backend that this makes, and returns the exit status.
 
-    Raises HyperlaxError if there is no cluster.
+    Raises HyperlaxError if there is no cluster, UsageError if the study cannot run on one.
     """
+    if find_spec("ray") is None:
+        raise OptionError("engine", '{engine} ray needs the package ray: pip install "hyperlax[ray]"')
+    if options.devices:
+        problem = "{devices} are this machine's; with {engine} ray agents have what {agent_resources} says. Leave {devices} out."
+        raise OptionError("devices", problem)
     sent = send(recipe)
     resources = _resources(options.agent_resources, recipe)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the agents

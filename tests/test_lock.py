@@ -34,7 +34,7 @@ def without_locks(request, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", flock)
     monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.1)
-    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.4)
 
 
 def on(monkeypatch, host):

@@ -58,7 +58,12 @@ class Held:
     """A directory that this process holds. file: its lock, which stays the same file wherever the directory is moved."""
 
     def __init__(self, root: Path, file: BinaryIO | None):
-        self._root, self._file = root, file
+        self.root, self._file = root, file
+
+    def renew(self) -> None:
+        """Change the lock's modification time, which others watch."""
+        if self._file is not None:
+            os.utime(self._file.fileno())
 
     def moved_to(self) -> Path | None:
         """Return where the directory is now, None if it was removed or that is not known."""
@@ -76,9 +81,9 @@ class Held:
     def is_in_place(self) -> bool:
         """Return whether the directory still has its name."""
         if self._file is None:
-            return self._root.is_dir()
+            return self.root.is_dir()
         with suppress(OSError):
-            return os.path.samestat(os.fstat(self._file.fileno()), (self._root / LOCK).stat())
+            return os.path.samestat(os.fstat(self._file.fileno()), (self.root / LOCK).stat())
         return False
 
 
@@ -105,16 +110,16 @@ def only_one_process(root: Path, is_named: bool = True, lost: Callable[[], None]
         if not is_named:
             yield Held(root, file)
             return
-        name, ended = _write_name(root, file), threading.Event()
+        name, held, ended = _write_name(root, file), Held(root, file), threading.Event()
 
         def end() -> None:
             place.is_lost = True
             lost()
 
-        renewing = threading.Thread(target=_renew, args=(root, file, name, ended, end), daemon=True, name="lock")
+        renewing = threading.Thread(target=_renew, args=(held, name, ended, end), daemon=True, name="lock")
         renewing.start()
         try:
-            yield Held(root, file)
+            yield held
         finally:
             ended.set()
             renewing.join()
@@ -136,15 +141,16 @@ def _write_name(root: Path, file: BinaryIO) -> str:
     return name
 
 
-def _renew(root: Path, file: BinaryIO, name: str, ended: threading.Event, lost: Callable[[], None]) -> None:
-    """Change the lock's modification time until the process ends, or another one's name is in it."""
+def _renew(held: Held, name: str, ended: threading.Event, lost: Callable[[], None]) -> None:
+    """Renew the lease until the process ends, or another one's name is in the lock."""
     while not ended.wait(LEASE_SECONDS / 6):
-        if (holder := _name_in(file)) not in (name, ""):
-            log.error("%s: %s has taken this study, since it did not hear of this process.", root, holder)
-            lost()
-            return
-        with suppress(OSError):
-            os.utime(file.fileno())
+        with suppress(OSError, UsageError):  # the disk may be away for a while
+            look = _look(held.root) if held.is_in_place() else None  # opens the file, so that no old copy of it is read
+            if look and look.name != name:
+                log.error("%s: %s has taken this study, since it did not hear of this process.", held.root, look.name)
+                lost()
+                return
+            held.renew()
 
 
 def _locked(root: Path) -> BinaryIO:

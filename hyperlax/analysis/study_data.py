@@ -196,7 +196,7 @@ class StudyData:
         found = [_intervals(directory / TIMELINE, stamp(directory / TIMELINE)) for directory in self._batches]
         by_process: dict[float, list[Bar]] = {}
         ends: list[float] = []
-        for process, bar in itertools.chain.from_iterable(filter(None, found)):
+        for bar, process in itertools.chain.from_iterable(filter(None, found)):
             by_process.setdefault(process, []).append(bar)
             ends.append(process + bar.ended)
         starts: list[float] = []
@@ -273,12 +273,12 @@ def stamp(path: Path) -> tuple[int, int] | None:
 
 
 @lru_cache(_MOST_KEPT)
-def _intervals(path: Path, at: tuple[int, int] | None) -> list[tuple[float, Bar]] | None:
-    """Return process and bar of each row of a `timeline.csv`; None if it is gone. at: its stamp, since it is read once."""
+def _intervals(path: Path, at: tuple[int, int] | None) -> list[tuple[Bar, float]] | None:
+    """Return bar and process of each row of a `timeline.csv`; None if it is gone. at: its stamp, since it is read once."""
     if at is None:
         return None
     with reading(path):
-        return [(float(row["process"]), _bar(row)) for row in read_csv(path)]
+        return [(_bar(row), float(row["process"])) for row in read_csv(path)]
 
 
 def _bar(row: dict[str, str]) -> Bar:

@@ -115,9 +115,9 @@ def snapshot(
         trials = finished_intervals(trials, options.population_size)
         lineage = lineage_of(trials, options, root)
     known = {} if known is None else known
-    for trial in trials:
-        if trial.number not in known or known[trial.number][0] is not trial:
-            known[trial.number] = trial, _record(trial, space, options.objectives, metrics, root, base)
+    for number, trial in enumerate(trials):
+        if number not in known or known[number][0] is not trial:
+            known[number] = trial, _record(trial, space, options.objectives, metrics, root, base)
     return StudyRecord(
         directory=root,
         study_name=options.study_name,
@@ -130,7 +130,7 @@ def snapshot(
         device=stored.device,
         space=stored.space,
         scale=stored.scale,
-        trials=[known[trial.number][1] for trial in trials],
+        trials=[known[number][1] for number in range(len(trials))],
         importances=Importances(trials, options.objectives),
         lineage=lineage,
         base=base,

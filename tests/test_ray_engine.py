@@ -145,7 +145,7 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, capsys: py
         assert cli.main(search(recipe(tmp_path / "code"), tmp_path, f"--engine ray --ray-address {address}")) == 1
     assert time.monotonic() - began < 10
     said = capsys.readouterr().err
-    assert f"No Ray cluster answers at {address} (Connection refused)." in said and len(said.splitlines()) == 1
+    assert f"No Ray cluster can be used at {address} (Connection refused)." in said and len(said.splitlines()) == 1
     assert not (tmp_path / "score").exists()
 
 

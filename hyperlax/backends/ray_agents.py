@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +21,10 @@ from hyperlax.errors import HyperlaxError, counted
 
 log = logging.getLogger(__name__)
 
-_VARIABLE = "RAY_ADDRESS"
-_CONNECT_SECONDS = 5.0
+_VARIABLE, _TOKENS = "RAY_ADDRESS", "RAY_AUTH_MODE"
+_LONGEST = 300
+"""Characters that are shown of an error of Ray's."""
+_REACH_SECONDS, _CONNECT_SECONDS = 3.0, 6.0
 _LOOK_SECONDS = 0.2
 """Seconds between two looks whether actors have died or nodes have come."""
 _LONELY_SECONDS = 20.0
@@ -46,16 +49,11 @@ def connect(address: str | None) -> str:
         _reach(given)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it prints a paragraph
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # it warns otherwise
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")  # else it asks a wrong port for 20 s
+    _silence_events()
+    with _silent():
+        _start_ray(given)
     import ray
 
-    own: dict[str, Any] = {"include_dashboard": False} if given == LOCAL else {}
-    _silence_events()
-    try:
-        with _silent():
-            ray.init(address=given, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False, **own)
-    except (Exception, SystemExit) as error:
-        raise _unreachable(given, f"{type(error).__name__}: {_first_line(error)}") from error
     nodes = [node for node in ray.nodes() if node["Alive"]]
     where = "on this machine" if given == LOCAL else f"at {given}"
     cpus = sum(node["Resources"].get("CPU", 0) for node in nodes)
@@ -215,7 +213,7 @@ def _how_it_died(error: Exception) -> str:
     from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayTaskError
 
     if isinstance(error, RayTaskError):
-        return f"failed ({_first_line(error.cause or error)})"
+        return f"failed ({_in_one_line(error.cause or error)})"
     if isinstance(error, OutOfMemoryError) or "OutOfMemory" in str(error):
         return "was killed because the memory of its node ran out"
     if isinstance(error, ActorUnavailableError):
@@ -223,26 +221,57 @@ def _how_it_died(error: Exception) -> str:
     return "died with its node" if "node has died" in str(error) or "node died" in str(error) else "died"
 
 
+def _start_ray(address: str) -> None:
+    """Call `ray.init`. Raises HyperlaxError if that fails.
+
+    It may ask a port where something else answers for minutes, so it has a thread that can be left behind. A cluster of this machine
+    is not started in one, since it ends with the thread that has started it.
+    """
+    errors = list[BaseException]()
+
+    def start() -> None:
+        import ray
+
+        own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False, **own)
+        except (Exception, SystemExit) as error:
+            errors.append(error)
+
+    if address == LOCAL:
+        start()
+    else:
+        thread = threading.Thread(target=start, daemon=True, name="ray.init")
+        thread.start()
+        thread.join(_CONNECT_SECONDS)
+        if thread.is_alive():
+            raise _unreachable(address, "what answers there is not Ray, or is too slow")
+    if errors:
+        raise _unreachable(address, _in_one_line(errors[0]) or type(errors[0]).__name__) from errors[0]
+
+
 def _reach(address: str) -> None:
     """Raise HyperlaxError if nothing answers at host and port within some seconds."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        socket.create_connection((host, int(port)), _REACH_SECONDS).close()
     except OSError as error:
         raise _unreachable(address, error.strerror or str(error)) from error
 
 
 def _unreachable(address: str, why: str) -> HyperlaxError:
+    """Return the error of a cluster that cannot be used."""
+    start = "Start one with `ray start --head`, or leave the address out to train on this machine."
     if address == LOCAL:
         return HyperlaxError(f"Ray cannot start on this machine ({why}).")
-    return HyperlaxError(
-        f"No Ray cluster answers at {address} ({why}). Start one with `ray start --head`, or leave the address out to train on "
-        "this machine."
-    )
+    if address == AUTO and "any running Ray instance" in why:
+        return HyperlaxError(f"This machine is not in a Ray cluster. {start}")
+    token = "" if _TOKENS in os.environ else f" If it asks for a token, set {_TOKENS}=token."
+    return HyperlaxError(f"No Ray cluster can be used at {address} ({why}). {start}{token}")
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "").strip().removesuffix(".")
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:_LONGEST].removesuffix(".")
 
 
 def _silence_events() -> None:

@@ -114,7 +114,7 @@ def test_news_may_be_lost_or_damaged_or_come_twice_or_late(
             real(work, Item(f"n{99_000_000 + len(posted)}", f"again-{len(posted)}", NEWS), old[1])
 
     monkeypatch.setattr(Work, "post", post)
-    monkeypatch.setattr("hyperlax.backends.agent_training._REPEAT_SECONDS", 0.05)
+    monkeypatch.setattr("hyperlax.backends.open_training._REPEAT_SECONDS", 0.05)
     monkeypatch.setattr("hyperlax.backends.open_agents.MOST_LOSSES", 100)
     with at_work(case, FakeBackend(), FakeBackend()):
         assert case.start(leading(case)) == 0

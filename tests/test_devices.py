@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,9 @@ from hyperlax.backends.local_agents import shares
 from hyperlax.engine import device
 from hyperlax.errors import OptionError
 from hyperlax.files import decode
+from hyperlax.study import leading
+from tests.fake_backend import FakeBackend
+from tests.study_cases import Case
 from tests.test_bad_input import TABLES
 from tests.test_own_code import results
 
@@ -117,6 +121,20 @@ def test_a_gpu_that_is_not_chosen_is_not_opened(monkeypatch: pytest.MonkeyPatch)
     assert asked == {"jax_cuda_visible_devices": "2,0,2"}
     with pytest.raises(OptionError, match=r"3: there is no device 3. JAX has 3 devices here: 0 \(a GPU\), 1"):
         device.local_devices([3])
+
+
+def test_agents_get_the_gpus_of_their_leader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = FakeBackend()
+    Case(tmp_path, n_trials=1).start(backend)
+    made_up(monkeypatch, "gpu", 3)
+    monkeypatch.setattr(leading, "gpus", lambda: ["4", "5", "7"])
+    for chosen, visible in (((), ["4,7", "5"]), ((2, 1), ["7", "5"]), ((1,), ["5", "5"])):
+        found = leading._shares(2, 3, replace(backend.config, devices=chosen))
+        assert [share.variables["CUDA_VISIBLE_DEVICES"] for share in found] == visible
+        assert not any("--devices" in share.words for share in found)
+    monkeypatch.setattr(leading, "gpus", list)
+    named = leading._shares(2, 3, backend.config)
+    assert [share.words[-1] for share in named] == ["0,2", "1"] and not any(share.variables for share in named)
 
 
 def test_agents_divide_a_machine() -> None:

@@ -255,8 +255,7 @@ class StudyData:
 
     @cached_property
     def _timings(self) -> dict[Path, dict[str, Any]]:
-        paths = {directory: directory / TIMING_JSON for directory in self._batches}
-        return {directory: _timing(path, stamp(path)) for directory, path in paths.items()}
+        return {path: _timing(path / TIMING_JSON, stamp(path / TIMING_JSON)) for path in self._batches}
 
     @cached_property
     def _batches(self) -> list[Path]:

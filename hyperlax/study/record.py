@@ -275,8 +275,8 @@ def scores(record: StudyRecord, trials: list[TrialRecord]) -> np.ndarray:
     signs = np.array([-1.0 if direction == "minimize" else 1.0 for direction in record.objectives.values()])
     rows = [[trial.values[name] for name in record.objectives] for trial in trials]
     found = signs * np.array(rows, dtype=np.float64).reshape(len(trials), len(signs))
-    for place in np.flatnonzero(~np.isfinite(found).all(axis=1)):
-        raise ValueError(
-            f"trial {trials[place].number} is COMPLETE with values {trials[place].values}; it should be a FAIL."
-        )
+    odd = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    if len(odd):
+        trial = trials[odd[0]]
+        raise ValueError(f"trial {trial.number} is COMPLETE with values {trial.values}; it should be a FAIL.")
     return found

@@ -224,8 +224,8 @@ def _how_it_died(error: Exception) -> str:
 def _start_ray(address: str) -> None:
     """Call `ray.init`. Raises HyperlaxError if that fails.
 
-    It may ask a port where something else answers for minutes, so it has a thread that can be left behind. A cluster of this machine
-    is not started in one, since it ends with the thread that has started it.
+    It may ask a port where something else answers for minutes, so it has a thread that can be left behind. A cluster of this
+    machine is not started in one, since it ends with the thread that has started it.
     """
     errors = list[BaseException]()
 

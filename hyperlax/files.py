@@ -353,14 +353,18 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
     Raises ValueError for a row whose length is not the header's, TypeError for a value of another kind.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
+    lines = [header, *rows]
+    for row in lines:
         if len(row) != len(header):
             raise ValueError(f"{path}: a row has {counted(len(row), 'cell')}, the header {len(header)}: {list(row)}")
-        writer.writerow([cell(value) for value in row])
-    write_text(path, buffer.getvalue())
+    write_text(path, csv_text(lines))
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows in the form of `write_csv`."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([cell(value) for value in row] for row in rows)
+    return buffer.getvalue()
 
 
 class CsvError(ValueError):

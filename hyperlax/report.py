@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn, SupportsIndex
 
 from hyperlax.errors import did_you_mean
+from hyperlax.files import make_directories
 
 _LONGEST = 60
 """Characters of a user's value that are shown."""
@@ -48,7 +49,7 @@ class Report:
         It stays as it is if the trial is interrupted and starts again, and when it has ended. Reports from before an interruption
         count: a trial need not report again what it does not train again.
         """
-        self._directory.mkdir(exist_ok=True)
+        make_directories(self._directory)
         return self._directory
 
     @property

@@ -23,9 +23,9 @@ from hyperlax.analysis.study_data import StudyData
 from hyperlax.backends import work
 from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.agent_training import Training
-from hyperlax.backends.desk import Item, ticket_of
+from hyperlax.backends.desk import AgentCard, Item, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
-from hyperlax.backends.work import Work
+from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.study.io_errors import ending_on_io_error, run_again
@@ -218,6 +218,20 @@ def test_clocks_are_not_compared(
         assert case.start(leading(case, lease=1.5), n_trials=3, optuna_study_batch_size=3) == 0
     assert case.told() == alone.told()[:3]
     assert "Lost" not in caplog.text
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_words_do_not_depend_on_the_clock_of_an_agent(tmp_path: Path, hours: int) -> None:
+    agent, leader = Work(tmp_path), Work(tmp_path)
+    agent.root.mkdir()
+    for name in ("right", "wrong"):
+        agent.write_card(name, AgentCard("host", 1, "cpu", 1, "now", {}))
+    then = time.time() + 3600 * hours
+    os.utime(agent.root / "wrong.agent", (then, then))
+    leader.cards()
+    leader.lead("e")
+    assert [line.partition("; ")[2] for line in agents_in_words(tmp_path, is_led=True)] == ["last heard of 0 s ago"] * 2
+    assert "last heard of 3600 s ago" in "".join(agents_in_words(tmp_path, is_led=False))
 
 
 def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone: Case) -> None:

@@ -65,11 +65,16 @@ def test_a_device_that_does_not_exist_is_refused_before_anything_runs(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_trains_in_processes_has_no_devices(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        cli.main(shlex.split(f"optuna-hp-search --algo-and-network-config {TABLES / 'own_code.py'} --devices 0")) == 2
+def test_what_trains_in_processes_has_no_devices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search = (
+        f"optuna-hp-search --algo-and-network-config {TABLES / 'own_code.py'} --n-trials 1 --output-root {tmp_path}"
     )
-    assert "--devices" in capsys.readouterr().err
+    assert cli.main(shlex.split(f"{search} --devices 0")) == 2
+    said = "its processes see the GPUs that CUDA_VISIBLE_DEVICES names. Set that."
+    assert f"--devices: own_code trains a function, and {said}" in capsys.readouterr().err
+    assert cli.main(shlex.split(search)) == 0
+    assert cli.main(["agent", str(tmp_path / "own_code"), "--devices", "0"]) == 2
+    assert "--devices: own_code trains in processes, which see the GPUs" in capsys.readouterr().err
 
 
 def test_a_resume_may_train_on_another_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,17 @@
 """What a study may not be resumed with, nor beside: another recipe, fewer trials."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from hyperlax import cli
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import apply
 from hyperlax.space import Categorical, LogUniform
+from tests.fake_backend import train_with_fakes
 from tests.study_cases import MIXED, Case
 
 pytestmark = pytest.mark.timeout(240)
@@ -63,3 +67,34 @@ def test_a_changed_base_value_is_refused_naming_it(case):
     case.given_recipe = replace(case.recipe, config=replace(case.recipe.config, algorithm=algorithm))
     with pytest.raises(UsageError, match="algorithm.hyperparam.tau = 0.005, now it is 0.01"):
         case.resume(n_trials=20)
+
+
+@pytest.fixture
+def begun(elsewhere, monkeypatch):
+    """The directory of a study that the command has begun, relative to the working directory."""
+    train_with_fakes(monkeypatch, pages=False)
+    words = "--algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 1 --total-timesteps 5000"
+    assert cli.main(["optuna-hp-search", *words.split(), "--output-root", "studies"]) == 0
+    return Path("studies/sac_mlp/gymnax_pendulum")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("arguments", "n_trials"), -1, "n_trials needs a whole number of at least 1, got -1."),
+        (("arguments", "study_name"), "", "study_name is empty."),
+        (("arguments", "objective_names"), ["x"], "objective_names: no metric named `x`."),
+        (("arguments", "constraints"), ["x"], "constraints needs 'METRIC <= NUMBER'"),
+        (("space", "algorithm.hyperparam.actor_lr", "domain"), [-1, 1], "`space`: LogUniform needs"),
+        (("recipe", "config", "algorithm.hyperparam.tau"), 2.0, "`recipe.config`: algorithm.hyperparam.tau needs"),
+    ],
+)
+def test_a_value_in_study_json_that_cannot_be_is_refused_with_the_file_and_its_name(begun, capsys, place, value, said):
+    path = begun / "study.json"
+    stored = node = json.loads(path.read_text())
+    for name in place[:-1]:
+        node = node[name]
+    node[place[-1]] = value
+    path.write_text(json.dumps(stored))
+    assert cli.main(["optuna-hp-search", "--resume-from", str(begun), "--plan-only"]) == 2
+    assert capsys.readouterr().err.startswith(f"hyperlax: {path}: {said}")

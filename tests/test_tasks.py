@@ -125,9 +125,9 @@ def test_numbers_of_other_libraries_are_pythons(tmp_path: Path) -> None:
 
 
 def test_the_directory_is_there_once_it_is_asked_for(tmp_path: Path) -> None:
-    report = Report(("accuracy",), 10, 5, tmp_path / "a")
+    report = Report(("accuracy",), 10, 5, tmp_path / "a" / "b")
     assert not (tmp_path / "a").exists()
-    assert report.directory == tmp_path / "a" and report.directory.is_dir()
+    assert report.directory == tmp_path / "a" / "b" and report.directory.is_dir()
 
 
 def test_shipped_recipes_need_scikit_learn_only_to_train(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from hyperlax.backends.work import agents_in_words
 from hyperlax.errors import counted, format_number, noun
 from hyperlax.outputs import said_last
 from hyperlax.scale import Words
+from hyperlax.study.lock import holder_of
 from hyperlax.study.progress import clock
 from hyperlax.study.record import (
     Confirmation,
@@ -62,7 +63,7 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
         "cost": cost,
         "cost_error": cost_error,
         "agents": list(study.agents) if cost else [],
-        "agents_now": agents_in_words(record.directory),
+        "agents_now": agents_in_words(record.directory, holder_of(record.directory) is not None),
         "cost_rows": _cost_rows(cost, record.scale.words) if cost else [],
         "failed": [[trial.number, trial.reason] for trial in _by_number(record) if trial.state == "FAIL"],
         "said_last": _said_last(record),
@@ -284,12 +285,11 @@ def _title(record: StudyRecord) -> str:
 
 
 def _trials(record: StudyRecord) -> tuple[list[str], _Rows]:
-    """Return a row per trial, by number; of too many trials those of the best."""
+    """Return a row per trial, by number; of too many trials only those of the best, best first."""
     shown = record.rows
     if len(shown) > MOST_DRAWN:
-        first = dict.fromkeys(trial.number for trial in (*best_first(record), *shown))
-        numbers = set(islice(first, MOST_DRAWN))
-        shown = [trial for trial in shown if trial.number in numbers]
+        best_before_others = {trial.number: trial for trial in (*best_first(record), *shown)}
+        shown = list(islice(best_before_others.values(), MOST_DRAWN))
     names, objectives = searched_names(record), list(record.objectives)
     short, others = short_names(names), [name for name in record.scale.table.rows if name not in objectives]
     rows = [

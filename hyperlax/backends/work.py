@@ -36,6 +36,7 @@ class Work:
 
     def __init__(self, root: Path):
         self.study, self.root = root, root / WORK
+        self._heard: dict[str, tuple[float, float]] = {}
 
     @property
     def invitation(self) -> str:
@@ -161,6 +162,11 @@ class Work:
                 with suppress(OSError, ValueError):
                     card = convert(json.loads(path.read_text(encoding="utf-8")), AgentCard, str(path))
                     found[name.removesuffix(_AGENT)] = card, path.stat().st_mtime
+        before, here = self._heard, time.monotonic()
+        self._heard = {
+            agent: before[agent] if agent in before and before[agent][0] == written else (written, here)
+            for agent, (_, written) in found.items()
+        }
         return found
 
     def now(self) -> float:
@@ -169,9 +175,19 @@ class Work:
         return max((time for time in times if time is not None), default=0.0)
 
     def lead(self, engine: str) -> None:
-        """Say that this process leads the study, that it lives, and the configuration that agents need now."""
-        text = json_text({"host": socket.gethostname(), "process": os.getpid(), "engine": engine}, indent=None)
-        write_text(self.root / _LEADER, text, is_durable=False)
+        """Say that this process leads the study, that it lives, and the configuration that agents need now.
+
+        And how many seconds ago it has heard of each agent, by its own count.
+        """
+        heard = {agent: round(time.monotonic() - since, 1) for agent, (_, since) in self._heard.items()}
+        about = {"host": socket.gethostname(), "process": os.getpid(), "engine": engine, "heard": heard}
+        write_text(self.root / _LEADER, json_text(about, indent=None), is_durable=False)
+
+    def heard(self) -> dict[str, float]:
+        """Return how many seconds ago the leader has heard of each agent."""
+        with suppress(OSError, ValueError, KeyError):
+            return convert(json.loads(read_text(self.root / _LEADER))["heard"], dict[str, float], _LEADER)
+        return {}
 
     def engine_now(self) -> str:
         """Return the configuration that agents need now, "" if there is no leader."""
@@ -229,17 +245,21 @@ class Work:
             yield from sorted(os.listdir(self.root))
 
 
-def agents_in_words(study: Path) -> list[str]:
-    """Return a line for each agent of a study: where it is, what it trains, and when it was last heard of."""
+def agents_in_words(study: Path, is_led: bool) -> list[str]:
+    """Return a line for each agent of a study: where it is, what it trains, and when it was last heard of.
+
+    is_led: whether a process leads the study. It knows better than the times of files, which some file systems take from the
+    clock of the agent's machine.
+    """
     work = Work(study)
-    now, lines = work.now(), []
+    now, heard, lines = work.now(), work.heard() if is_led else {}, []
     for agent, (card, written) in work.cards().items():
         trained = [
             f"{numbered(trials)} (evaluation {done} of {whole})" for trials, done, whole in card.batches.values()
         ]
         lines.append(
             f"{agent} on {card.host}, {card.device}, since {card.began}: {', '.join(trained) or 'waits'}; "
-            f"last heard of {max(0.0, now - written):.0f} s ago"
+            f"last heard of {heard.get(agent, max(0.0, now - written)):.0f} s ago"
         )
     return lines
 

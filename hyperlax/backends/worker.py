@@ -29,7 +29,8 @@ from hyperlax import recipe
 from hyperlax.backends.child import GRACE_SECONDS, Child, end
 from hyperlax.backends.commands import CommandFault, CommandLost, run_command
 from hyperlax.backends.mlflow_runs import MlflowAway, MlflowRun
-from hyperlax.files import escaped, read_text
+from hyperlax.files import escaped, make_directories, read_text, staying
+from hyperlax.outputs import study_of
 from hyperlax.report import Report, TrialEnded
 from hyperlax.tasks import Command, Function, Task, from_source
 
@@ -55,6 +56,7 @@ class _KeptPoints:
         new = [point]
         if self._file is None:
             new = [*(before for before in self._before if before.step < point.step), point]
+            make_directories(self._path.parent)  # the function may have removed it
             self._file = self._path.open("w", encoding="utf-8")
         self._file.writelines(json.dumps(one) + "\n" for one in new)
         self._file.flush()
@@ -157,8 +159,9 @@ def main() -> None:
         study.is_training = True
         try:
             os.chdir(home)
-            is_command = "command" in order["task"]
-            with nullcontext() if is_command else _printing_to(Path(order["directory"]) / OUTPUT):
+            is_command, directory = "command" in order["task"], Path(order["directory"])
+            output = nullcontext() if is_command else _printing_to(directory / OUTPUT)
+            with staying(study_of(directory)), output:
                 kind, news = _train(order, tasks, study)
         except BaseException as error:
             kind, news = "raised", {"text": _told(error)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from hyperlax.cli.inspecting import Directory
 from hyperlax.config.option import By, Given, Metavar, OneOf, Range, completed
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 
 if TYPE_CHECKING:
     from hyperlax.backends.base import Backend, EngineConfig
@@ -77,6 +77,7 @@ def _backend_here(options: AgentOptions, study: Path) -> MakeBackend:
 
 def agent(given: Given) -> int:
     """Train batches of a study until it has ended."""
+    from hyperlax.config.kinds import kind_of
     from hyperlax.config.options import PbtOptions
     from hyperlax.config.stored import named_directory
     from hyperlax.studies import log_from, study_in
@@ -95,6 +96,9 @@ def agent(given: Given) -> int:
     if options.sbatch:
         print(_sbatch(directory.root.absolute(), is_on_gpu="(gpu)" in stored.device))
         return 0
+    if options.devices and not kind_of(recipe).has_programs:
+        problem = "{devices}: {0} trains in processes, which see the GPUs that CUDA_VISIBLE_DEVICES names. Set that."
+        raise OptionError("devices", problem, recipe.name)
     if options.devices:
         from hyperlax.engine.device import local_devices
 

@@ -101,6 +101,14 @@ def _read(connection: sqlite3.Connection, study: int, chosen: str, intermediate:
     )
 
 
+def _value(text: str) -> Any:
+    """Return the value of a JSON text, NaN and Infinity of other programs included."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return json.loads(text)
+
+
 def _frozen(
     trials: list[tuple[int, int, str]],
     params: list[tuple[int, str, float, str]],
@@ -121,10 +129,10 @@ def _frozen(
             one.distributions[name] = read[text]
     for trial, key, text in user_attributes:
         if one := found.get(trial):
-            one.user_attrs[key] = json.loads(text)
+            one.user_attrs[key] = _value(text)
     for trial, key, text in system_attributes:
         if one := found.get(trial):
-            one.system_attrs[key] = json.loads(text)
+            one.system_attrs[key] = _value(text)
     for trial, value, kind in values:
         if one := found.get(trial):
             one.values = [*(one.values or ()), _ENDS.get(kind, value)]

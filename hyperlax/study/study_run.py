@@ -148,6 +148,7 @@ class StudyRun(ABC, Generic[_Options]):
             self._load()
             if not self.is_over():
                 self._train(make_backend())
+            self.checkpoints.tidy()
             status = self.finish()
             tell(self.observers, lambda observer: observer.study_ended(self.live.snapshot, status))
             return status

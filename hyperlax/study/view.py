@@ -78,7 +78,8 @@ def load_study(root: Path, asked_by: str) -> StudyView:
     directory.check_database(options.study_name)
     trials, foreign = read_trials(directory.database, options, space, stored.scale)
     record = snapshot(root, options, stored, trials, foreign)
-    return StudyView(record, _total(options, space), holder_of(root) is not None, agents_in_words(root))
+    is_running = holder_of(root) is not None
+    return StudyView(record, _total(options, space), is_running, agents_in_words(root, is_running))
 
 
 def read_trials(

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from tests.desk import rows
 from tests.faults import study
 from tests.faults.agents import kill_leaders_and_agents
@@ -103,6 +105,7 @@ def main(words: Sequence[str] | None = None) -> bool:
     parser.add_argument("--modes", nargs="+", choices=[*MODES, AGENTS], default=[*MODES, AGENTS])
     given = parser.parse_args(words)
     shares = {name: MODES[name].kills if name in MODES else 20 for name in given.modes}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     began, total = time.monotonic(), [0] * 6
     print(
         "| mode | kills | studies | trials | lost | recorded twice | unequal |\n|---|---|---|---|---|---|---|",

@@ -19,7 +19,7 @@ HYPERBAND = (
 )
 
 
-FEW = {"search": 3, "hyperband, racing seeds": 3, "`--confirm-top`": 3, "sweep": 1}
+FEW = {"search": 4, "hyperband, racing seeds": 3, "`--confirm-top`": 3}
 """Kills of each kind of study by default, of those without processes of their own."""
 
 

@@ -306,6 +306,7 @@ def test_what_an_agent_saves_comes_to_the_leader_and_to_the_next_agent(actor: _A
     assert (others.own_directory(3) / "seed_0" / "weights").read_bytes() == b"12"
     assert CheckpointManager(study / "checkpoints", 0.0).batches() == [metadata]
     assert second.finish(claim, b"result") and not first.renew(Item(claim.batch, "one", "claim"))
+    leader.wait()
     assert leader.result(leader.items()[0]) == b"result"
     leader.forget(claim.batch)
     assert leader.items() == [] and actor.call.remote("names", "") == []

@@ -20,9 +20,10 @@ class TrialEnded(BaseException):
 class Report:
     """The callable with which a function reports its measures: `report(step, accuracy=0.9)`.
 
-    A trial that is pruned or interrupted ends inside of this call, by an exception that passes `except Exception`.
+    A trial that is pruned or interrupted ends inside of this call, by an exception that passes `except Exception`. Of a task with
+    one evaluation only the last report counts, whatever its step, as that of the budget.
 
-    budget: the task's. count: number of sound reports.
+    budget: the task's. count: number of reports. keeps_last: whether only the last one counts.
     """
 
     def __init__(
@@ -37,7 +38,8 @@ class Report:
         self._measures, self._evaluations = tuple(measures), evaluations
         self._directory, self._deliver = directory, deliver
         self._last = -1
-        self.budget, self.count = budget, 0
+        self._kept: dict[str, Any] | None = None
+        self.budget, self.count, self.keeps_last = budget, 0, evaluations == 1
         self.ended: TrialEnded | None = None
         self.fault: str | None = None
 
@@ -53,7 +55,7 @@ class Report:
 
     @property
     def step(self) -> int:
-        """The last sound step; -1 before the first."""
+        """The last step; -1 before the first."""
         return self._last
 
     @property
@@ -71,6 +73,19 @@ class Report:
         """Report the measures that were reached at a step. Steps increase."""
         if self.ended is not None:
             raise self.ended
+        if self.keeps_last:
+            self._last = step if is_number(step) else self._last
+            self._kept, self.count = values, self.count + 1
+        else:
+            self._pass_on(step, values)
+
+    def finish(self) -> None:
+        """Report what was reported last, if only that counts."""
+        if self._kept is not None:
+            self._last, self.count = -1, 0
+            self._pass_on(self.budget, self._kept)
+
+    def _pass_on(self, step: Any, values: Mapping[str, Any]) -> None:
         try:
             if problem := self._problem_of_step(step) or self._problem_of(values):
                 self.end(problem, is_fault=True)

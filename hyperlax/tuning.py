@@ -13,7 +13,7 @@ from hyperlax.config.own_recipes import recipe_of
 from hyperlax.config.space_entries import entries_of
 from hyperlax.config.stored import RESUMED, load_recipe_of, named_directory, read_stored
 from hyperlax.errors import UsageError
-from hyperlax.functions import OneReport, Placed, accepts, file_of, name_of, of_length
+from hyperlax.functions import OneReport, Placed, accepts, file_of, name_of
 from hyperlax.recipe import Recipe
 from hyperlax.report import is_number, scalar, shown
 from hyperlax.tasks import Function, Measure
@@ -73,7 +73,7 @@ class Tuning:
             **self._length(function),
         }
         try:
-            return Function(of_length(function.call, more["budget"]), measure, tuple(measures), **more)
+            return Function(function.call, measure, tuple(measures), **more)
         except UsageError as error:
             raise UsageError(f"{_WHERE}: {error}") from error
 

@@ -179,12 +179,17 @@ def test_what_it_leaves_behind_is_ended(closed: Any) -> None:
     assert not is_alive(int(pid.read_text()))
 
 
-def test_a_process_that_has_left_its_group_does_not_hold_up_its_trial(closed: Any) -> None:
-    code = f"setsid yes & echo $! > $HYPERLAX_DIRECTORY/pid; echo {SAYS}; sleep 0.2"
+def test_a_daemon_that_has_left_its_group_ends_with_its_trial(closed: Any) -> None:
+    code = f"(setsid sh -c 'echo $$ > $HYPERLAX_DIRECTORY/pid; exec sleep 100' &); echo {SAYS}; sleep 0.2"
     (found,) = trained(closed, code)
     assert values(found) == [0.5]
     (pid,) = Path(closed._checkpoints.own_directory(sound(found).number)).glob("seed_0/pid")
-    wait_until(lambda: not is_alive(int(pid.read_text())))  # nobody reads what it writes
+    assert not is_alive(int(pid.read_text()))
+
+
+def test_a_crash_of_a_command_is_its_own_failure(closed: Any, caplog: Any) -> None:
+    (found,) = trained(closed, "echo oh no >&2; kill -SEGV $$")
+    assert isinstance(found, SegmentResult) and found.fault == "crashed with SIGSEGV: oh no" and not caplog.records
 
 
 def test_it_continues_while_a_decision_is_awaited_and_is_ended_when_it_is_pruned(folder: Path) -> None:
@@ -343,6 +348,7 @@ def test_the_output_of_a_trial_is_in_its_batch_and_outlives_a_retry(desk: Path, 
     assert cli.main(["tune", "--resume-from", "studies/s", "--retry-failed", "--confirm-top", "1", "--quiet"]) == 0
     names = [name for name, _ in first]
     said = [(names[0], ""), (names[1], "0\nhyperlax: accuracy=1\n")]
+    assert [*Path("studies/s").rglob("seed_*.jsonl")] == []
     assert sorted(outputs("studies/s/optuna_exec_batch_0000")) == sorted([*first, *said])
     confirmed = Path("studies/s/confirmation/batch_00000")
     assert "hyperlax: accuracy=1\n" in (confirmed / names[1]).read_text()

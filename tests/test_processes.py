@@ -222,6 +222,14 @@ def test_a_trial_that_loses_its_process_runs_again_up_to_three_times(closed: Any
     assert len(killed) == 1 and len(told) == 3
 
 
+def test_a_crash_of_its_own_code_fails_a_trial_at_once(closed: Any, folder: Path, caplog: Any) -> None:
+    (found,) = trained(closed, "report(1, accuracy=1)\nos.abort()")
+    assert isinstance(found, SegmentResult) and found.fault_step == 1 and not caplog.records
+    assert found.fault == "its process crashed with SIGABRT, in its own code or in a library"
+    output = (folder / "trials" / f"trial_{found.number:05d}" / "output.txt").read_text()
+    assert output.startswith("Fatal Python error: Aborted") and "in train" in output
+
+
 def test_a_process_that_dies_between_trials_is_replaced(closed: Any, caplog: Any) -> None:
     trained(closed, *["import threading\nthreading.Timer(0.02, os._exit, [1]).start()\nreport(1, accuracy=1)"] * 2)
     time.sleep(0.1)

@@ -102,9 +102,9 @@ class Report:
         if whole <= self._last:
             return f"step {shown(step)} was reported after step {self._last}; steps must increase"
         if whole > self.budget:
-            return f"step {shown(step)} was reported, the task's budget is {self.budget}; raise budget="
+            return f"step {shown(step)} was reported, and the task's budget is {self.budget}; raise the budget"
         if self.count == self._evaluations:
-            return f"more reports than the task's evaluations={self._evaluations}; raise it, or report less often"
+            return f"more reports than the task's {self._evaluations} evaluations; raise evaluations, or report less often"
         return None
 
     def _problem_of(self, values: Mapping[str, Any]) -> str | None:

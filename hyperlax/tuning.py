@@ -139,9 +139,11 @@ def _several(value: Any) -> list[Any]:
 
 
 def _named(argument: str, value: Any, example: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, Mapping):
         found = "nothing" if value is None else shown(value)
         raise _refusal(f"{argument} needs a dictionary, e.g. {example}, got {found}")
+    if wrong := [name for name in value if not isinstance(name, str)]:
+        raise _refusal(f"{argument} needs names that are texts, e.g. {example}, got the name {shown(wrong[0])}")
     return value
 
 

@@ -147,7 +147,7 @@ def test_failures_are_the_trials_own_and_say_why() -> None:
     assert [trial.state.name for trial in trials()] == ["COMPLETE", "FAIL", "FAIL", "FAIL", "COMPLETE"]
     found = reasons()
     assert found[1].startswith("ValueError: not like that (x=")
-    assert found[2].startswith("accuracy is nan; report a finite number (step 0; x=")
+    assert found[2].startswith("accuracy is nan; report a finite number (x=")
     assert found[3].startswith("lost three times, the last time because its process was killed by SIGKILL, as happens")
     (timing,) = [path for path in STUDY.rglob("timing.json") if "not like that" in path.read_text()]
     assert "made.py" in timing.read_text() and "in train" in timing.read_text()

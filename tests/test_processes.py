@@ -184,7 +184,7 @@ def test_seeds_train_one_after_another_and_a_confirmation_has_others(tmp_path: P
             "accuracy is 'high'; report a finite number",
             0,
         ),
-        ("for _ in range(6): report(_, accuracy=1)", "more reports than the task's evaluations=5; ", 4),
+        ("for _ in range(6): report(_, accuracy=1)", "more reports than the task's 5 evaluations; ", 4),
     ],
 )
 def test_a_bad_report_fails_its_trial(code: str, fault: str, step: int, closed: Any) -> None:
@@ -461,7 +461,9 @@ def test_slots_follow_from_cores_and_gpus(monkeypatch: Any) -> None:
     monkeypatch.setenv("MKL_NUM_THREADS", "7")
     made = environments(task(cores=3), None)
     assert [(own["OMP_NUM_THREADS"], own["MKL_NUM_THREADS"]) for own in made] == [("3", "7")] * 2
-    assert len(environments(task(cores=9), None)) == 1 and len(environments(task(), 20)) == 20
+    assert len(environments(task(cores=8), None)) == 1 and len(environments(task(), 20)) == 20
+    with pytest.raises(UsageError, match="a trial needs 9 cores, and this process may use 8. Lower the cores"):
+        environments(task(cores=9), None)
 
     def gpus(amount: float, asked: int | None = None) -> list[str]:
         return [own["CUDA_VISIBLE_DEVICES"] for own in environments(task(resources={"gpu": amount}), asked)]

@@ -57,6 +57,7 @@ class _KeptPoints:
         new = [point]
         if self._file is None:
             new = [*(before for before in self._before if before.step < point.step), point]
+            self._path.parent.mkdir(parents=True, exist_ok=True)  # the function may have removed it
             self._file = self._path.open("w", encoding="utf-8")
         self._file.writelines(json.dumps(one) + "\n" for one in new)
         self._file.flush()

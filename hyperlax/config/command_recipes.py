@@ -67,12 +67,16 @@ def command_of(given: Given) -> Command:
     modes = modes or ("max",) * len(names)
     measure, *measures = (Measure(name, DIRECTION_OF[mode]) for name, mode in zip(names, modes, strict=True))
     budget = given.get("budget", 1)
+    evaluations = given.get("evaluations") or budget
+    if evaluations > budget:
+        problem = "{budget} {0} is less than one step for each of {evaluations} {1}. Raise the first or lower the second."
+        raise OptionError("budget", problem, budget, evaluations)
     return Command(
         given["command"],
         measure,
         tuple(measures),
         budget=budget,
-        evaluations=given.get("evaluations") or budget,
+        evaluations=evaluations,
         cores=given.get("cores", 1),
         resources={"gpu": given["gpus"]} if given.get("gpus") else {},
         directory=os.getcwd(),

@@ -126,8 +126,8 @@ def _check_processes(options: RunOptions, recipe: Recipe) -> None:
 
 
 _INSTEAD = {
-    "total_timesteps": "its length is the task's budget=. Change it there",
-    "num_evaluations": "how often it reports is the task's evaluations=. Change it there",
+    "total_timesteps": "its length is the task's budget. Change that",
+    "num_evaluations": "how often it reports is the task's evaluations. Change those",
     "num_eval_episodes": "it has no episodes. Leave it out",
     "runner_hparam_batch_size": "each of its trials has a process. Give {slots}",
     "packing": "it has no compiled programs. Leave it out",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hyperlax.backends.base import SHARED, Evicted
-from hyperlax.backends.lanes import Lanes, LanesBackend
+from hyperlax.backends.lanes import Lanes, LanesBackend, final_error
 from hyperlax.engine import device
 from hyperlax.engine.checkpoint import Metadata, log_restart
 from hyperlax.engine.lanes import NoRoom
@@ -209,7 +209,7 @@ class OpenLanes(LanesBackend):
             memory = MemoryError(f"not enough memory for {counted(size, 'trial')} at once")
             memory.__cause__ = error
             return [Evicted(numbers, memory)]
-        return [Evicted(numbers, None if self._shrink(lanes.algorithm, size, error) else error)]
+        return [Evicted(numbers, None if self._shrink(lanes.algorithm, size, error) else final_error(error))]
 
     def _restored(
         self, trials: Sequence[Trial], wanted: Sequence[int], metadata: Metadata, arrays: Mapping[str, Any]

@@ -1,20 +1,31 @@
-"""Cost of agents: of a batch that travels through files, and of a leader with many agents.
+"""Cost of agents: of a batch that travels through files, of a leader with many agents, and what a second agent gains.
 
-    python -m benchmarks.agents
+    python -m benchmarks.agents batch
+    python -m benchmarks.agents leader
+    python -m benchmarks.agents pair
 
-First, batches of one trivial trial, one after another, in this process and by an agent in a process of its own. Then a simulation:
-a thread answers every batch at once under the names of 64 agents, and the CPU time of the leader's thread is printed per trial, for
-each tenth of the trials.
+`batch`: batches of one trivial trial, one after another, in this process and by an agent in a process of its own. `leader`: another
+process answers every batch at once under the names of 64 agents; printed is the CPU time of the leader's process per trial, before
+several numbers of trials. `pair`: a PPO study trained by one agent, and by two that are pinned to a core each; printed is the time
+from the first trial's start to the last one's end. Each has `--quick`, for a machine that is not quiet. `leader --profile` prints
+where its time goes.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import multiprocessing
+import os
+import pstats
+import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +33,36 @@ from typing import Any
 from benchmarks.bookkeeping import TrivialBackend, options, recipe
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.agents import Agents
+from hyperlax.backends.desk import TICKET, AgentCard
 from hyperlax.backends.local_agents import LocalAgents
-from hyperlax.backends.wire import BatchDone, trials_of, write_done
-from hyperlax.backends.work import TICKET, AgentCard, Work
+from hyperlax.backends.wire import BatchDone, pack_done, trials_of
+from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
+from hyperlax.files import read_csv
 from hyperlax.study.observer import Observer
 from hyperlax.study.search import run_study
+from hyperlax.trial import TIMELINE
 
 DIRECTORY = Path("trivial", "gymnax_pendulum")
 AGENTS = 64
+MARKS = (100, 1_000, 5_000, 10_000)
+AROUND = 100
+"""Trials over which the CPU time before a mark is taken."""
+PAIR = """\
+algo_and_network_config: ppo_mlp
+env_config: gymnax.cartpole
+sampler: random
+optuna_study_batch_size: {trials}
+n_trials: {trials}
+total_timesteps: {steps}
+num_evaluations: 5
+num_eval_episodes: 8
+save_agents: none
+output_root: {root}
+space:
+  only: true
+  actor_lr: {{type: loguniform, low: 1e-4, high: 1e-3}}
+"""
 
 
 class _Stopwatch(Observer):
@@ -49,12 +81,20 @@ class _Stopwatch(Observer):
         self.seconds += [self._clock()] * len(results)
 
 
+class _OneByOne(TrivialBackend):
+    """Trivial training in batches of one trial, as on CPUs."""
+
+    def plan(self, trials: Any) -> Any:
+        """Return a batch a trial."""
+        return replace(super().plan(trials), batches=tuple((trial,) for trial in trials))
+
+
 def study(root: Path, trials: int, together: int, watch: _Stopwatch, with_agents: bool) -> None:
     """Run a study of trivial trials, as many together."""
-    work, backend = Work(root / DIRECTORY), TrivialBackend()
+    work, backend = Work(root / DIRECTORY), _OneByOne()
 
     def make(config: Any, checkpoints: Any) -> Any:
-        return Agents(work, backend, config, "", LocalAgents(0, work.study)) if with_agents else backend
+        return Agents(work, backend, config, "", LocalAgents(work.study)) if with_agents else backend
 
     changes: dict[str, Any] = {"sampler": "random", "runner_hparam_batch_size": 1}
     arguments = replace(options(root, trials), optuna_study_batch_size=together, **changes)
@@ -65,7 +105,7 @@ def train(root: Path) -> None:
     """Train as an agent, until this process is killed."""
     directory = root / DIRECTORY
     place = Place(
-        work=Work(directory),
+        desk=Work(directory),
         recipe=recipe(),
         make_backend=lambda config, checkpoints: TrivialBackend(),  # pyright: ignore[reportArgumentType]
         checkpoints=lambda is_confirmation: CheckpointManager(directory / "checkpoints", 60.0),
@@ -78,11 +118,11 @@ def train(root: Path) -> None:
     AgentProcess(place, threading.Event()).run()
 
 
-def answer(root: Path, is_over: Callable[[], bool]) -> None:
-    """Answer every batch at once, in the name of many agents."""
+def answer(root: Path) -> None:
+    """Answer every batch at once in the name of many agents, until this process is killed."""
     work, backend = Work(root / DIRECTORY), TrivialBackend()
     names, turn = [f"simulated-{index}-a" for index in range(AGENTS)], 0
-    while not is_over():
+    while True:
         for item in work.items():
             agent = names[turn % AGENTS]
             if item.kind != TICKET or not (claim := work.claim(item, agent)) or not (ticket := work.read(claim)):
@@ -93,35 +133,109 @@ def answer(root: Path, is_over: Callable[[], bool]) -> None:
             backend.enter(trials_of(ticket["trials"], recipe().config.algorithm))
             results, _ = backend.advance()
             numbers = tuple(result.number for result in results)
-            write_done(work.result(item.batch), BatchDone(numbers, agent, tuple(results), backend.timing(numbers)))
-            claim.path.unlink(missing_ok=True)
+            work.finish(claim, pack_done(BatchDone(numbers, agent, tuple(results), backend.timing(numbers))))
         time.sleep(0.005)
 
 
+@contextmanager
+def beside(work: Callable[[Path], None], root: Path) -> Iterator[None]:
+    """Do work in a process of its own, which is killed after the block."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(root,), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def batch(root: Path, is_quick: bool) -> None:
+    """Print the time of a batch, here and through an agent."""
+    count = 40 if is_quick else 200
+    alone, through = _Stopwatch(time.perf_counter), _Stopwatch(time.perf_counter)
+    study(root / "alone", count, 1, alone, with_agents=False)
+    with beside(train, root / "agent"):
+        study(root / "agent", count, 1, through, with_agents=True)
+    here, there = (watch.between(10, count) for watch in (alone, through))
+    print(f"a batch: {here:.1f} ms here, {there:.1f} ms through an agent, which adds {there - here:.1f} ms")
+
+
+def leader(root: Path, is_quick: bool, is_profiled: bool) -> None:
+    """Print the CPU time of a leader per trial."""
+    marks = (100, 300) if is_quick else MARKS
+    watch, profile = _Stopwatch(time.process_time), cProfile.Profile()
+    with beside(answer, root):
+        if is_profiled:
+            profile.enable()
+        study(root, marks[-1], 2 * AGENTS, watch, with_agents=True)
+        profile.disable()
+    print(f"CPU of a leader of {AGENTS} agents, ms a trial over the last {AROUND} trials")
+    for mark in marks:
+        print(
+            f"{mark:6d} trials  {watch.between(mark - AROUND, mark):5.1f}  from the first one {watch.between(0, mark):5.1f}"
+        )
+    if is_profiled:
+        pstats.Stats(profile).sort_stats("cumtime").print_stats(60)
+
+
+def pair(root: Path, is_quick: bool) -> None:
+    """Print the time of a study that one agent trains, and of one that two do."""
+    trials, steps, rounds = (4, 50_000, 1) if is_quick else (16, 400_000, 3)
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        raise SystemExit("pair needs two cores.")
+    for number, core in enumerate(cores):
+        pinned_study(root / f"warm_{number}", 1, 20_000, [core])
+    ratios = []
+    for number in range(rounds):
+        one = pinned_study(root / f"one_{number}", trials, steps, cores[:1])
+        two = pinned_study(root / f"two_{number}", trials, steps, cores)
+        ratios.append(one / two)
+        print(
+            f"{trials} trials: {one:.1f} s by one agent, {two:.1f} s by two: {ratios[-1]:.2f} times as fast", flush=True
+        )
+    print(f"two agents: {statistics.median(ratios):.2f} times as fast as one")
+
+
+def pinned_study(root: Path, trials: int, steps: int, cores: list[int]) -> float:
+    """Return the seconds from the first trial's start to the last one's end, in a study with an agent on each of some cores."""
+    root.mkdir()
+    file = root / "study.yaml"
+    file.write_text(PAIR.format(trials=trials, steps=steps, root=root), encoding="utf-8")
+    directory = root / "ppo_mlp" / "gymnax_cartpole"
+    lead = _start(["run-study", str(file), "--agents", "0", "--quiet"])
+    while not (directory / "work" / "leader.json").exists():
+        if lead.poll() is not None:
+            raise SystemExit("the study has failed.")
+        time.sleep(0.05)
+    agents = [_start(["agent", str(directory), "--log-level", "WARNING"], core) for core in cores]
+    if lead.wait() or any(agent.wait() for agent in agents):
+        raise SystemExit("the study has failed.")
+    times = [
+        (float(row["process"]) + float(row["began"]), float(row["process"]) + float(row["ended"]))
+        for path in directory.rglob(TIMELINE)
+        for row in read_csv(path)
+    ]
+    return max(ended for _, ended in times) - min(began for began, _ in times)
+
+
+def _start(words: list[str], core: int | None = None) -> subprocess.Popen[bytes]:
+    pin = [] if core is None else ["taskset", "-c", str(core)]
+    return subprocess.Popen([*pin, sys.executable, "-m", "hyperlax.cli", *words], stdout=subprocess.DEVNULL)
+
+
 def main() -> None:
-    """Print both."""
+    """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--batches", type=int, default=200)
-    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("what", choices=("batch", "leader", "pair"))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        alone, through = _Stopwatch(time.perf_counter), _Stopwatch(time.perf_counter)
-        study(Path(scratch, "alone"), given.batches, 1, alone, with_agents=False)
-        agent = multiprocessing.get_context("spawn").Process(target=train, args=(Path(scratch, "agent"),), daemon=True)
-        agent.start()
-        study(Path(scratch, "agent"), given.batches, 1, through, with_agents=True)
-        agent.kill()
-        means = [watch.between(10, given.batches) for watch in (alone, through)]
-        print(f"a batch: {means[0]:.1f} ms, through an agent {means[1]:.1f} ms")
-        watch, over = _Stopwatch(time.thread_time), threading.Event()
-        simulated = threading.Thread(target=answer, args=(Path(scratch, "many"), over.is_set), daemon=True)
-        simulated.start()
-        study(Path(scratch, "many"), given.trials, 2 * AGENTS, watch, with_agents=True)
-        over.set()
-        simulated.join()
-    tenth = given.trials // 10
-    spent = " ".join(f"{watch.between(place, place + tenth):.1f}" for place in range(0, 10 * tenth, tenth))
-    print(f"CPU of a leader of {AGENTS} agents, ms a trial: {spent}")
+        if given.what == "leader":
+            leader(Path(scratch), given.quick, given.profile)
+        else:
+            {"batch": batch, "pair": pair}[given.what](Path(scratch), given.quick)
 
 
 if __name__ == "__main__":

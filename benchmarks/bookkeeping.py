@@ -1,31 +1,37 @@
-"""Bookkeeping cost of a trial (ask, tell, write files) against plain Optuna's `study.optimize` on SQLite.
+"""Bookkeeping cost of a trial (ask, tell, write files) as a study grows, beside that of Optuna's sampler alone.
 
     python benchmarks/bookkeeping.py
+    python benchmarks/bookkeeping.py --sampler nsgaii --pages --trials 100 1000
 
-Runs 1,000 trials of a trivial objective by NSGA-II with a population of 50: once through `run_study`, which writes every file
-except the analysis pages, and once with the same sampler and objective in Optuna's own loop. Prints one line per side and their
-ratio. With `--trials 1016 --pages`, the last super-batch costs what it does in a study with 1,000 finished trials, pages included.
+Runs one study of trials without training through `run_study`, in super-batches of 50, as long as the largest number of trials. It
+writes every file; without `--pages` the analysis of a super-batch is its tables alone, no plot and no report. Prints a row per
+number of trials: milliseconds of a trial until then, and of the latest fifth, where the growth shows. CPU is that of the whole
+process, the thread of the pages included. Optuna is its own loop with the same sampler and objective in memory, or in SQLite
+with `--sqlite`, which takes about 50 ms a trial.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import optuna
 
 from hyperlax.analysis.pages import write_pages
+from hyperlax.analysis.tables import write_best, write_trials
 from hyperlax.backends.base import Evicted
 from hyperlax.config.options import SearchOptions
 from hyperlax.hyperparams import SAC, of_algorithm
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import LogUniform, UniformContinuous
+from hyperlax.study.directory import TRIALS
 from hyperlax.study.observer import Pages
+from hyperlax.study.record import StudyRecord
 from hyperlax.study.search import run_study
 from hyperlax.trial import Curve, Plan, SegmentResult, Trial
 
@@ -152,51 +158,85 @@ def options(root: Path, trials: int) -> SearchOptions:
     )
 
 
-def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
-    """Return the seconds of a whole study and of each of its super-batches."""
-    ends = [time.perf_counter()]
+Clock = tuple[float, float]
+"""Seconds of CPU of this process, and of the clock on the wall."""
 
-    def write(record, directory, is_latest):
+
+def now() -> Clock:
+    """Return the time."""
+    return time.process_time(), time.perf_counter()
+
+
+def ours(root: Path, trials: int, sampler: str, pages: bool) -> list[Clock]:
+    """Return the time at the start of a study and at the end of each of its super-batches, with their analyses."""
+    ends = [now()]
+
+    def write(record: StudyRecord, directory: Path | None, is_latest: bool) -> None:
         if pages:
             write_pages(record, directory, is_latest)
-        ends.append(time.perf_counter())
+        for place in () if pages else filter(None, (directory, record.directory if is_latest else None)):
+            write_best(record, place)
+            write_trials(record, place / TRIALS)
+        ends.append(now())
 
     backend = TrivialBackend()
-    run_study(options(root, trials), recipe(), make_backend=lambda *made_for: backend, observers=[Pages(write)])
-    return ends[-1] - ends[0], [b - a for a, b in itertools.pairwise(ends)]
+    chosen = replace(options(root, trials), sampler=sampler)
+    run_study(chosen, recipe(), make_backend=lambda *made_for: backend, observers=[Pages(write)])
+    return ends
 
 
-def plain_optuna(root: Path, trials: int) -> float:
-    """Return the seconds of the same study in Optuna's own loop."""
-    study = optuna.create_study(
-        direction="maximize",
-        storage=f"sqlite:///{root / 'plain.db'}",
-        sampler=optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=0),
-    )
+def optunas(trials: int, sampler: str, storage: str | None) -> list[Clock]:
+    """Return the same times of Optuna's own loop."""
+    made = {
+        "nsgaii": lambda: optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=0),
+        "random": lambda: optuna.samplers.RandomSampler(seed=0),
+    }
+    study = optuna.create_study(direction="maximize", storage=storage, sampler=made[sampler]())
+    ends = [now()]
 
     def objective(trial: optuna.Trial) -> float:
         rates = [trial.suggest_float(name, 1e-5, 1e-2, log=True) for name in ("actor_lr", "q_lr")]
         return value(trial.suggest_float("gamma", 0.9, 0.999), trial.suggest_float("tau", 0.001, 0.1), *rates)
 
-    began = time.perf_counter()
-    study.optimize(objective, n_trials=trials)
-    return time.perf_counter() - began
+    for _ in range(trials // POPULATION):
+        study.optimize(objective, n_trials=POPULATION)
+        ends.append(now())
+    return ends
+
+
+def milliseconds(ends: Sequence[Clock], first: int, last: int) -> tuple[float, float]:
+    """Return the milliseconds of a trial between two numbers of super-batches, of CPU and of the clock."""
+    (cpu, wall), (cpu_then, wall_then) = ends[first], ends[last]
+    count = (last - first) * POPULATION / 1000
+    return (cpu_then - cpu) / count, (wall_then - wall) / count
 
 
 def main() -> None:
     """Run both sides and print their times."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 5000, 10000])
+    parser.add_argument("--sampler", choices=("random", "nsgaii"), default="random")
     parser.add_argument("--pages", action="store_true")
+    parser.add_argument("--sqlite", action="store_true")
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    most = max(given.trials)
     with tempfile.TemporaryDirectory() as scratch:
-        own, parts = ours(Path(scratch) / "ours", given.trials, given.pages)
-        theirs = plain_optuna(Path(scratch), given.trials)
-    print(f"hyperlax: {own:.1f} s, {1000 * own / given.trials:.1f} ms a trial")
-    print(f"          first super-batch {parts[0]:.2f} s, last {parts[-1]:.2f} s")
-    print(f"optuna:   {theirs:.1f} s, {1000 * theirs / given.trials:.1f} ms a trial")
-    print(f"ratio:    {theirs / own:.2f}")
+        own = ours(Path(scratch), most, given.sampler, given.pages)
+        theirs = optunas(most, given.sampler, f"sqlite:///{scratch}/plain.db" if given.sqlite else None)
+    what = "with pages" if given.pages else "without pages"
+    print(f"{given.sampler}, super-batches of {POPULATION}, {what}, ms of a trial:\n")
+    print(
+        "| trials | CPU so far | CPU, latest fifth | wall, latest fifth | Optuna, CPU, latest fifth | CPU beyond Optuna |"
+    )
+    print("|---|---|---|---|---|---|")
+    for trials in given.trials:
+        last = trials // POPULATION
+        recent = last - max(1, last // 5)
+        cpu, wall = milliseconds(own, recent, last)
+        optuna_cpu, _ = milliseconds(theirs, recent, last)
+        cells = (milliseconds(own, 0, last)[0], cpu, wall, optuna_cpu, cpu - optuna_cpu)
+        print(f"| {trials:,} | {' | '.join(f'{cell:.1f}' for cell in cells)} |")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from hyperlax.analysis.pages import write_study_pages
 from hyperlax.analysis.plots import draw_all
 from hyperlax.analysis.report import report
 from hyperlax.analysis.study_data import StudyData
+from hyperlax.study.importances import importances
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.view import importances
 from tests.made_up_studies import large_study
 
 REPEATS = 3

@@ -96,14 +96,14 @@ class Study:
         """Study as plain data, importances and confirmation included."""
         from hyperlax.study.view import with_confirmation
 
-        return with_confirmation(self._load(with_importances=True).record)
+        return with_confirmation(self._opened.record)
 
-    def _load(self, with_importances: bool = False) -> StudyView:
+    def _load(self) -> StudyView:
         import_tqdm()
         from hyperlax.study.view import load_study
 
         with _told():
-            return load_study(self.directory, "open_study", with_importances)
+            return load_study(self.directory, "open_study")
 
     @property
     def state(self) -> str:

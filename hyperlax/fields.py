@@ -81,9 +81,8 @@ class Field:
         """Return the reason why a value is not valid, as `needs ..., got ...`; None if it is valid."""
         if self._accepts(value):
             return None
-        if self.type == "float" and isinstance(value, float) and 0 < abs(value) < _SMALLEST_FLOAT:
-            zero = "0 or " if self._accepts(0.0) else ""
-            return f"needs {zero}at least {_SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
+        if self.type == "float" and (limit := self._limit_of_float32(value)):
+            return f"needs {limit}, got {value!r}"
         if self.type == "str" and isinstance(value, str):
             (meant,) = ALIASES.get(value.lower(), (value.lower(),))
             near = did_you_mean(meant, ACTIVATIONS).strip().replace("Did", "did")
@@ -126,6 +125,17 @@ class Field:
         if math.isinf(high):
             return f" above {low}" if self.rule.low_excluded else f" of at least {low}"
         return f" above {low} and at most {high}" if self.rule.low_excluded else f" from {low} to {high}"
+
+    def _limit_of_float32(self, value: Any) -> str:
+        """Return the limit of float32 that a number is beyond, in words; "" if that is not why it is not valid."""
+        size = abs(value) if is_integer(value) or (isinstance(value, float) and math.isfinite(value)) else 0
+        limit = _SMALLEST_FLOAT if size < _SMALLEST_FLOAT else _LARGEST_FLOAT
+        if not size or not self._accepts(math.copysign(limit, value)):
+            return ""
+        if size > _LARGEST_FLOAT:
+            return f"at most {_LARGEST_FLOAT:.8g} in size, the largest number of float32"
+        zero = "0 or " if self._accepts(0.0) else ""
+        return f"{zero}at least {_SMALLEST_FLOAT:.8g} in size, the smallest normal number of float32"
 
     def _accepts(self, value: Any) -> bool:
         if self.type == "bool":

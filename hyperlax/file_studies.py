@@ -37,6 +37,7 @@ def run_files(files: Sequence[str], given: Given) -> int:
 
 def _lead_or_join(files: Sequence[str], given: Given) -> int:
     """Run the study of one file in agents, or train for the process that runs it. Returns the exit status."""
+    from hyperlax.backends.local_agents import Share
     from hyperlax.study.joining import lead_or_join
 
     if len(files) != 1 or given.get("plan_only"):
@@ -46,11 +47,16 @@ def _lead_or_join(files: Sequence[str], given: Given) -> int:
         (study,) = planned_studies(files, given)
         assert isinstance(study.options, SearchOptions)
         log_from(study.options.log_level, study.options.quiet)
+        if study.options.engine == "ray":
+            raise OptionError(
+                "join", "{join} is for machines that see one directory, which {engine} ray does not need. Leave it out."
+            )
         if study.options.agents != "none":
             return study
         return replace(study, options=checked(replace(study.options, agents=1), kind_of(study.recipe).table))
 
-    return lead_or_join(plan)
+    devices = given.get("devices", ())
+    return lead_or_join(plan, Share(("--devices", ",".join(map(str, devices))) if devices else ()))
 
 
 def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
@@ -104,7 +110,8 @@ def _in_turn(studies: Sequence[PlannedStudy], stream: TextIO) -> int:
 def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:
     """Return the study of a file, checked. planned: the names of the studies of the files before it, by directory."""
     from hyperlax.config.configurations import first_trials
-    from hyperlax.study.directory import refuse_running, study_directory
+    from hyperlax.study.directory import study_directory
+    from hyperlax.study.lock import refuse_running
 
     recipe, note = _recipe_of_file(file, given)
     if "sampling_method" in file.given:
@@ -169,7 +176,8 @@ def _whole_grid(file: StudyFile, given: Given, recipe: Recipe) -> Given:
 
 def _sensitivity_of_file(file: StudyFile, given: Given, recipe: Recipe) -> PlannedStudy:
     """Return the study of a sweep file whose algorithm is sensitivity."""
-    from hyperlax.study.directory import StudyDirectory, refuse_running
+    from hyperlax.study.directory import StudyDirectory
+    from hyperlax.study.lock import refuse_running
 
     every, known, existing = {**file.given, **given}, options_of(SweepOptions), ""
     with _told(file, given, "sampling_method"):

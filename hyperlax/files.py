@@ -40,6 +40,8 @@ _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _MOST_OF_A_NAME = 100
 """Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_STAYING: list[tuple[Path, os.stat_result]] = []
+"""The directories of `staying`, as they were at first."""
 _HELD = threading.local()
 """`paths`: the files of this thread that become durable together, None for each by itself."""
 
@@ -162,7 +164,7 @@ def replacing(path: Path, is_durable: bool = True) -> Iterator[Path]:
     temporary = path.with_name(f".{cut(path.name, _MOST_OF_A_NAME)}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with naming(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directories(path.parent)
             yield temporary
             held: list[Path] | None = getattr(_HELD, "paths", None)
             if is_durable and held is None:
@@ -177,6 +179,38 @@ def replacing(path: Path, is_durable: bool = True) -> Iterator[Path]:
             with suppress(OSError):
                 left.unlink()
         raise
+
+
+@contextmanager
+def staying(directory: Path) -> Iterator[None]:
+    """Let nothing be written below a directory that is moved or removed while the block runs: that would make it again."""
+    entry = directory, directory.stat()
+    _STAYING.append(entry)
+    try:
+        yield
+    finally:
+        _STAYING.remove(entry)
+
+
+def refuse_moved(path: Path) -> Path | None:
+    """Return the directory of `staying` that a path is in, if any. Raises FileNotFoundError if that was moved or removed."""
+    for directory, before in tuple(_STAYING):
+        if path == directory or directory in path.parents:
+            with suppress(OSError):
+                if os.path.samestat(directory.stat(), before):
+                    return directory
+            raise FileNotFoundError(errno.ENOENT, "the directory was moved or removed", str(directory))
+    return None
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory and those above it, except a directory of `staying` and those above that."""
+    root = refuse_moved(path)
+    if root is None:
+        path.mkdir(parents=True, exist_ok=True)
+    elif path != root and not path.is_dir():
+        make_directories(path.parent)
+        path.mkdir(exist_ok=True)
 
 
 @contextmanager
@@ -224,6 +258,8 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
 
     Raises OSError, naming `path`, also for a pipe or a device, which may have no end, and for a link if the flags forbid it.
     """
+    if flags & os.O_RDWR:
+        refuse_moved(path)
     with naming(path):
         if flags & _NO_LINK and path.is_symlink():
             raise OSError(errno.ELOOP, "it is a link")
@@ -317,14 +353,18 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
     Raises ValueError for a row whose length is not the header's, TypeError for a value of another kind.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
+    lines = [header, *rows]
+    for row in lines:
         if len(row) != len(header):
             raise ValueError(f"{path}: a row has {counted(len(row), 'cell')}, the header {len(header)}: {list(row)}")
-        writer.writerow([cell(value) for value in row])
-    write_text(path, buffer.getvalue())
+    write_text(path, csv_text(lines))
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows in the form of `write_csv`."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([cell(value) for value in row] for row in rows)
+    return buffer.getvalue()
 
 
 class CsvError(ValueError):

@@ -41,7 +41,10 @@ class OneReport:
         """Call the function and report what it returns."""
         found = self.function(params)
         if found is None:
-            report.end(f"returned None. Return the {report.leading}, or take (params, report, seed) and call report", is_fault=True)
+            report.end(
+                f"returned None. Return the {report.leading}, or take (params, report, seed) and call report",
+                is_fault=True,
+            )
         report(1, **(found if isinstance(found, Mapping) else {report.leading: found}))
 
 

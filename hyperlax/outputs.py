@@ -58,6 +58,11 @@ def directory_of(root: Path, trial: int) -> Path:
     return root / OWN_FILES / f"trial_{trial:05d}"
 
 
+def study_of(directory: Path) -> Path:
+    """Return the directory of the study in which `directory` is that of a trial's own files."""
+    return directory.parents[1]
+
+
 def run_file(directory: Path, index: int) -> Path:
     """Return the file with the id of the MLflow run of a trial's seed. directory: of the trial."""
     return directory / f"seed_{index}.mlflow.json"

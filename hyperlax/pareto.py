@@ -11,8 +11,15 @@ def non_dominated(points: np.ndarray) -> np.ndarray:
     >>> non_dominated(np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])).tolist()
     [True, True, False]
     """
-    beaten = [np.any(np.all(points >= own, axis=1) & np.any(points > own, axis=1)) for own in points]
-    return ~np.array(beaten, dtype=bool)
+    found, front, size = np.zeros(len(points), dtype=bool), np.empty_like(points), 0
+    for place in np.lexsort(points.T[::-1])[
+        ::-1
+    ]:  # what beats a point comes before it, and if any does, one of the front does
+        own, others = points[place], front[:size]
+        if not np.any(np.all(others >= own, axis=1) & np.any(others > own, axis=1)):
+            found[place], front[size] = True, own
+            size += 1
+    return found
 
 
 def non_dominated_ranks(points: np.ndarray) -> np.ndarray:

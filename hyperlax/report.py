@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn, SupportsIndex
 
 from hyperlax.errors import did_you_mean
+from hyperlax.files import make_directories
 
 _LONGEST = 60
 """Characters of a user's value that are shown."""
@@ -50,7 +51,7 @@ class Report:
         It stays as it is if the trial is interrupted and starts again, and when it has ended. Reports from before an interruption
         count: a trial need not report again what it does not train again.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_directories(self._directory)
         return self._directory
 
     @property
@@ -74,7 +75,7 @@ class Report:
         if self.ended is not None:
             raise self.ended
         if self.keeps_last:
-            self._last = step if is_number(step) else self._last
+            self._last = int(step) if isinstance(step, (int, float)) and math.isfinite(step) else self._last
             self._kept, self.count = values, self.count + 1
         else:
             self._pass_on(step, values)
@@ -104,7 +105,9 @@ class Report:
         if whole > self.budget:
             return f"step {shown(step)} was reported, and the task's budget is {self.budget}; raise the budget"
         if self.count == self._evaluations:
-            return f"more reports than the task's {self._evaluations} evaluations; raise evaluations, or report less often"
+            return (
+                f"more reports than the task's {self._evaluations} evaluations; raise evaluations, or report less often"
+            )
         return None
 
     def _problem_of(self, values: Mapping[str, Any]) -> str | None:

@@ -19,6 +19,7 @@ from hyperlax.config.option import Given
 from hyperlax.config.options import LEVELS, SENSITIVITY, PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.settling import resumed, settled
 from hyperlax.config.stored import (
+    MANIFEST,
     RESUMED,
     SEARCH,
     SWEEP,
@@ -34,8 +35,8 @@ from hyperlax.recipe import Recipe, available, load
 from hyperlax.xla import refuse_fork
 
 if TYPE_CHECKING:
+    from hyperlax.backends.base import EngineConfig
     from hyperlax.config.yaml_file import Entry
-    from hyperlax.study.study_run import MakeBackend
 
 
 @dataclass(frozen=True)
@@ -207,13 +208,22 @@ def _resumed(command: str, given: Given, recipe: Recipe | None) -> PlannedStudy:
     directory = named_directory(given["resume_from"], RESUMED)
     check_command(directory, command)
     stored, recipe = study_in(directory, RESUMED, given.get("algo_and_network_config"), recipe)
-    options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
-    return _planned(options, recipe, directory)
+    try:
+        options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
+        return _planned(options, recipe, directory)
+    except OptionError as error:
+        if any(name in given for name in error.mentioned):
+            raise
+        raise error.spelled(str, f"{directory / MANIFEST}: ") from error
 
 
 def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     """Run a search or a sweep to its end, or print its plan, with the reporter of its options. Returns the exit status."""
     log_from(options.log_level, options.quiet)
+    if options.devices:
+        from hyperlax.engine.device import local_devices
+
+        local_devices(options.devices)  # one that does not exist is refused before anything is written
     existing = None if study.is_new else study.directory
     if options.plan_only:
         from hyperlax.study.search import print_plan
@@ -224,7 +234,7 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     from hyperlax.study.reporters import reporter, run_in_json
     from hyperlax.study.search import run_study
     from hyperlax.tracking.mirror import mirror_observers
-    from hyperlax.tracking.mlflow import backend_with_runs, mlflow_observers
+    from hyperlax.tracking.mlflow import mlflow_observers, with_runs
     from hyperlax.tracking.place import place_of
 
     asked = (options.track, options.tracking_uri, options.tracking_experiment, options.study_name)
@@ -236,7 +246,7 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
         observers = [*shown, Pages(write_pages), *tracking]
         keywords: dict[str, Any] = {"observers": observers, "retry_failed": options.retry_failed}
         return _run_where_it_trains(
-            study, backend_with_runs(place), partial(run_study, options, study.recipe, existing, **keywords)
+            study, partial(with_runs, place), partial(run_study, options, study.recipe, existing, **keywords)
         )
 
     if options.json:
@@ -244,10 +254,22 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     return run() if options.quiet else run(reporter())
 
 
-def _run_where_it_trains(study: PlannedStudy, here: MakeBackend, run: Callable[..., int]) -> int:
-    """Run a study with the backend of this machine, or with agents. Returns the exit status."""
-    if not isinstance(study.options, SearchOptions) or study.options.agents == "none":
-        return run(make_backend=here)
+def _run_where_it_trains(
+    study: PlannedStudy, tracked: Callable[[EngineConfig], EngineConfig], run: Callable[..., int]
+) -> int:
+    """Run a study with the backend of this machine, or with agents. Returns the exit status.
+
+    tracked: returns a backend's configuration with the place where it tracks what it trains.
+    """
+    assert isinstance(study.options, SearchOptions)
+    if study.options.engine == "ray":
+        from hyperlax.study.ray_study import run_on_ray
+
+        return run_on_ray(study.options, study.recipe, study.directory, tracked, lambda make: run(make_backend=make))
+    if study.options.agents == "none":
+        from hyperlax.study.study_run import local_backend
+
+        return run(make_backend=lambda config, checkpoints: local_backend(tracked(config), checkpoints))
     from hyperlax.study.leading import run_with_agents
 
-    return run_with_agents(study.directory, study.options.agents, lambda make: run(make_backend=make))
+    return run_with_agents(study.directory, study.options.agents, tracked, lambda make: run(make_backend=make))

@@ -31,7 +31,7 @@ def jax_needs_flag() -> bool:
     return (int(major), int(minor)) < (0, 11)
 
 
-def _backend_started() -> bool:
+def backend_started() -> bool:
     bridge = sys.modules.get("jax._src.xla_bridge")
     return bridge is not None and bridge.backends_are_initialized()
 
@@ -41,7 +41,7 @@ def set_safe_scheduler() -> None:
     global _started_without_flag
     if FLAG_NAME in os.environ.get("XLA_FLAGS", "") or not jax_needs_flag():
         return
-    if _backend_started():
+    if backend_started():
         _started_without_flag = True
         return
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAG}".strip()
@@ -52,7 +52,7 @@ def watch_forks() -> None:
 
     def before() -> None:
         global _started_before_fork
-        _started_before_fork = _is_forked or _backend_started()
+        _started_before_fork = _is_forked or backend_started()
 
     def in_child() -> None:
         global _is_forked

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Backend, EngineConfig, Evicted
+from hyperlax.backends.desk import Item
 from hyperlax.backends.local_agents import LocalAgents
-from hyperlax.backends.work import Item, Work
+from hyperlax.backends.open_agents import make_agents
+from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.recipe import Recipe
 from hyperlax.trial import SegmentResult
@@ -54,11 +55,11 @@ class Slow(FakeBackend):
 
 def leading(case: Case, planner: FakeBackend | None = None, lease: float = LEASE) -> Callable[..., Backend]:
     """What makes the backend of a study's leader."""
-    work, local = Work(case.directory), LocalAgents(0, case.directory)
+    work, local = Work(case.directory), LocalAgents(case.directory)
 
     def make(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         bound = (planner or FakeBackend()).bind(config, checkpoints)
-        return Agents(work, bound, config, DEVICE, local, lease)
+        return make_agents(work, bound, config, DEVICE, local, checkpoints, lease)
 
     return make
 
@@ -66,7 +67,7 @@ def leading(case: Case, planner: FakeBackend | None = None, lease: float = LEASE
 def place_of(directory: Path, recipe: Recipe, backend: FakeBackend, **changes: Any) -> Place:
     """Where an agent trains with a fake."""
     parts: dict[str, Any] = {
-        "work": Work(directory),
+        "desk": Work(directory),
         "recipe": recipe,
         "make_backend": backend.bind,
         "checkpoints": lambda is_confirmation: CheckpointManager(directory / "checkpoints", 60.0),

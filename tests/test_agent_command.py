@@ -36,6 +36,15 @@ def hosts(directory: Path) -> list[str]:
     return [json.loads(path.read_text())["agent"] for path in directory.rglob("timing.json")]
 
 
+@pytest.mark.parametrize("more", ["--pruner asha --pruner-min-segments 1", "--seed-schedule racing"])
+def test_functions_that_end_early_train_in_agents_as_in_one_process(tmp_path: Path, more: str) -> None:
+    for place, agents in (("alone", "none"), ("agents", "2")):
+        assert cli.main(shlex.split(f"{FUNCTIONS} --output-root {tmp_path / place} --agents {agents} {more}")) == 0
+    alone, agents = (next((tmp_path / place).iterdir()) for place in ("alone", "agents"))
+    assert results(agents) == results(alone)
+    assert "PRUNED" in str(results(agents)) and all(hosts(agents))
+
+
 def test_functions_train_in_agents_as_in_one_process(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,8 +70,8 @@ def test_functions_train_in_agents_as_in_one_process(
         ("agent empty", "agent empty: holds no study.json"),
         ("agent empty --idle-timeout -1", "--idle-timeout needs"),
         (
-            f"{FUNCTIONS} --agents 2 --pruner asha",
-            "--agents 2: agents train every trial to its end, which --pruner asha does not.",
+            f"{FUNCTIONS} --in-flight 2",
+            "--in-flight 2 is for studies with --pruner or --seed-schedule racing.",
         ),
         (f"{FUNCTIONS} --agents -1", "--agents needs a whole number of at least 0 or none, got -1."),
     ],
@@ -78,10 +87,11 @@ def test_refusals(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_ppo_trains_in_agents_that_come_and_go_as_in_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", "--pruner median --pruner-min-segments 7"])
+def test_ppo_trains_in_agents_that_come_and_go_as_in_one_process(tmp_path: Path, more: str) -> None:
     """One agent is terminated in the middle of a batch, one is killed, and two more train what is left."""
     write_small_recipes(tmp_path)
-    search = shlex.split(PPO.format(steps=200_000))
+    search = shlex.split(f"{PPO.format(steps=200_000)} {more}")
     assert hyperlax(tmp_path, *search, "--output-root", "alone").returncode == 0
     leader = start([*search, "--output-root", "agents", "--agents", "0"], tmp_path, tmp_path / "leader.log")
     study = tmp_path / study_of(Path(), "ppo_mlp", "agents")

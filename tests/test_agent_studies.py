@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -17,15 +18,23 @@ import numpy as np
 import pytest
 
 from hyperlax.agent import Policy
+from hyperlax.analysis.pages import report_page
+from hyperlax.analysis.study_data import StudyData
+from hyperlax.backends import work
 from hyperlax.backends.agent_process import AgentProcess
-from hyperlax.backends.wire import BatchDone, Engine, read_done, write_done
-from hyperlax.backends.work import Item, Work, ticket_of
-from hyperlax.errors import HyperlaxError, OptionError, UsageError
+from hyperlax.backends.agent_training import Training
+from hyperlax.backends.desk import AgentCard, Item, ticket_of
+from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
+from hyperlax.backends.work import Work, agents_in_words
+from hyperlax.cli import main
+from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.stopping import StopRequest
+from hyperlax.study.view import load_study
 from hyperlax.trial import SegmentResult
 from tests.agents_at_work import Slow, at_work, claimed, eventually, has_ended, leading, meanwhile, place_of
 from tests.fake_backend import FakeBackend
-from tests.study_cases import Case, Finished, arguments_of
+from tests.study_cases import Case, Finished
 
 pytestmark = pytest.mark.timeout(60)
 POLICY = Policy({"activation": "tanh"}, {"head.kernel": np.arange(6, dtype=np.float32).reshape(2, 3, 1)})
@@ -119,7 +128,7 @@ def test_a_batch_whose_lease_ran_out_is_trained_by_another_agent(
 class _Deaf(AgentProcess):
     """An agent that cannot renew its leases, as a stopped process cannot."""
 
-    def _renew(self) -> None:
+    def _renew(self, training: Training) -> None:
         return
 
 
@@ -170,7 +179,7 @@ def test_a_result_that_comes_twice_is_dropped(tmp_path: Path, alone: Case, caplo
         assert case.start(leading(case)) == 0
         stop.set()
     assert case.told() == alone.told()
-    assert re.search(r"Dropped b\d+-\w+\.result", caplog.text)
+    assert re.search(r"Dropped the result of b\d+-\w+\.", caplog.text)
 
 
 def test_a_trial_that_agents_lose_three_times_fails_alone(tmp_path: Path, alone: Case) -> None:
@@ -209,6 +218,20 @@ def test_clocks_are_not_compared(
         assert case.start(leading(case, lease=1.5), n_trials=3, optuna_study_batch_size=3) == 0
     assert case.told() == alone.told()[:3]
     assert "Lost" not in caplog.text
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_words_do_not_depend_on_the_clock_of_an_agent(tmp_path: Path, hours: int) -> None:
+    agent, leader = Work(tmp_path), Work(tmp_path)
+    agent.root.mkdir()
+    for name in ("right", "wrong"):
+        agent.write_card(name, AgentCard("host", 1, "cpu", 1, "now", {}))
+    then = time.time() + 3600 * hours
+    os.utime(agent.root / "wrong.agent", (then, then))
+    leader.cards()
+    leader.lead("e")
+    assert [line.partition("; ")[2] for line in agents_in_words(tmp_path, is_led=True)] == ["last heard of 0 s ago"] * 2
+    assert "last heard of 3600 s ago" in "".join(agents_in_words(tmp_path, is_led=False))
 
 
 def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone: Case) -> None:
@@ -258,14 +281,15 @@ def test_a_new_leader_takes_what_was_trained_without_one(
     tmp_path: Path, alone: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files are as a leader leaves them that is killed before it has taken the first result."""
-    case, kept = Case(tmp_path), tmp_path / "kept"
+    case, kept, finish = Case(tmp_path), tmp_path / "kept", Work.finish
+    kept.mkdir()
 
-    def keep(path: Path, done: BatchDone) -> None:
-        write_done(path, done)
-        if 0 in done.numbers:
-            write_done(kept / path.name, done)
+    def keep(work: Work, claim: Item, result: bytes) -> bool:
+        if 0 in read_done(result).numbers:
+            (kept / f"{claim.batch}.result").write_bytes(result)
+        return finish(work, claim, result)
 
-    monkeypatch.setattr("hyperlax.backends.agent_process.write_done", keep)
+    monkeypatch.setattr(Work, "finish", keep)
     with at_work(case, FakeBackend()):
         lead(case)
     shutil.rmtree(case.directory / "optuna_exec_batch_0000" / "samples")
@@ -331,19 +355,52 @@ def test_an_agent_says_that_nobody_leads_and_that_the_study_is_gone(
         AgentProcess(place, threading.Event()).run()
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_an_agent_of_a_study_that_is_removed_says_that_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, is_training: bool
+) -> None:
+    """It trains, or waits for a leader that has finished."""
+    monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
+    case, slow = Case(tmp_path / "old"), Slow(seconds=30.0 if is_training else 0.0)
+    agent = AgentProcess(place_of(case.directory, case.recipe, slow), threading.Event())
+
+    def train() -> None:
+        eventually(case.directory.exists)
+        with pytest.raises(HyperlaxError, match=f"{case.directory}: the study was moved or removed."):
+            agent.run()
+
+    def remove() -> None:
+        assert slow.asleep.wait(20)
+        (tmp_path / "old").rename(tmp_path / "new")
+        slow.seconds = 0.0
+        slow.wake()
+
+    with meanwhile(train):
+        if is_training:
+            with meanwhile(remove), pytest.raises(HyperlaxError, match="was moved to .*new.* while the study ran"):
+                lead(case)
+        else:
+            lead(case)
+            (tmp_path / "old").rename(tmp_path / "new")
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == []
+    assert not (tmp_path / "old").exists()
+
+
 def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tmp_path)
     agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event())
 
-    def full(path: Path, done: BatchDone) -> None:
+    def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     def fail() -> None:
-        monkeypatch.setattr("hyperlax.backends.agent_process.write_done", full)
-        with pytest.raises(OSError, match="No space left"):
+        write = work._write
+        monkeypatch.setattr(work, "_write", full)
+        words = r"work/b00000-\w+\.result: No space left on device\. Free some space, then run the command again\."
+        with pytest.raises(HyperlaxError, match=words), ending_on_io_error(case.directory, run_again):
             agent.run()
         assert {item.kind for item in Work(case.directory).items()} == {"ticket"}
-        monkeypatch.setattr("hyperlax.backends.agent_process.write_done", write_done)
+        monkeypatch.setattr(work, "_write", write)
         with at_work(case, FakeBackend()):
             eventually(lambda: has_ended(case))
 
@@ -352,18 +409,16 @@ def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkey
 
 
 def test_a_damaged_result_is_trained_again(tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture) -> None:
-    case, written = Case(tmp_path), list[Path]()
+    case, written, write = Case(tmp_path), list[Path](), work._write
 
-    def once(path: Path, done: BatchDone) -> None:
+    def once(path: Path, content: bytes) -> None:
         written.append(path)
         if len(written) == 1:
             raise FileNotFoundError(errno.ENOENT, "a leader has removed the temporary file", str(path))
-        write_done(path, done)
-        if len(written) == 2:
-            path.write_bytes(path.read_bytes()[:100])
+        write(path, content[:100] if len(written) == 2 else content)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperlax.backends.agent_process.write_done", once)
+        patch.setattr(work, "_write", once)
         with at_work(case, FakeBackend()):
             lead(case)
     assert case.told() == alone.told()
@@ -376,8 +431,7 @@ def test_the_end_of_a_batch_reads_back_as_it_was(tmp_path: Path) -> None:
     backend.gives = {1: lambda result: results.append(result) or result}
     case.start(backend)
     done = BatchDone((1,), "me-1-a", (results[0],), {"steps": 3, "peak_memory_bytes": None})
-    write_done(tmp_path / "one", done)
-    again = read_done(tmp_path / "one")
+    again = read_done(pack_done(done))
     (result,) = again.results
     assert replace(again, results=()) == replace(done, results=())
     assert replace(result, curve=results[0].curve, policy=POLICY) == replace(results[0], policy=POLICY)
@@ -387,9 +441,29 @@ def test_the_end_of_a_batch_reads_back_as_it_was(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result.policy.arrays["head.kernel"], POLICY.arrays["head.kernel"], strict=True)
 
 
-@pytest.mark.parametrize("given", [{"pruner": "asha"}, {"seed_schedule": "racing"}])
-def test_what_needs_one_place_is_refused(tmp_path: Path, given: dict[str, str]) -> None:
-    from hyperlax.config.checks import checked
+def test_the_report_and_show_say_who_trains_what_where(
+    tmp_path: Path, alone: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, seen = Case(tmp_path), list[tuple[str, str]]()
 
-    with pytest.raises(OptionError, match="--agents 2: agents train every trial to its end, which --"):
-        checked(arguments_of(tmp_path, agents=2, **given))
+    def look(agents: list[AgentProcess], slow: Slow) -> None:
+        assert slow.asleep.wait(20)
+        eventually(lambda: load_study(case.directory, "show").agents)
+        assert main(["show", str(case.directory)]) == 0
+        seen.append((capsys.readouterr().out, report_page(load_study(case.directory, "report").record)))
+        slow.seconds = 0.0
+        slow.wake()
+
+    slow = Slow(seconds=30.0)
+    with at_work(case, slow) as agents, meanwhile(look, agents, slow):
+        lead(case)
+    (name,), ((shown, page),) = [agent.name for agent in agents], seen
+    line = re.compile(
+        rf"{name} on \S+, a device of a test, since \S+: trials 0, 1, 2 \(evaluation 0 of \d+\); last heard of \d+ s ago\."
+    )
+    assert line.search(shown) and line.search(page)
+    record = load_study(case.directory, "report").record
+    (own,) = StudyData(record).agents
+    assert own[:5] == (name, socket.gethostname(), "a device of a test", len(case.batches()), 12)
+    assert "<h2>Agents</h2>" in report_page(record)
+    assert "<h2>Agents</h2>" not in report_page(load_study(alone.directory, "report").record)

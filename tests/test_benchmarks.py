@@ -136,3 +136,24 @@ def test_functions_are_compared_at_a_tiny_size(what, tmp_path):
     assert done.returncode == 0, done.stderr
     names = [line.split(" | ")[0].removeprefix("| ") for line in done.stdout.splitlines()[2:]]
     assert names == ["loop", "whole", "whole, CPU", "best accuracy" if what == "pruning" else "best"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("batch", r"a batch: [\d.]+ ms here, [\d.]+ ms through an agent, which adds -?[\d.]+ ms"),
+        ("leader", r"CPU of a leader of 64 agents.*\n +100 trials  +[\d.]+ .*\n +300 trials  +[\d.]+ "),
+        ("pair", r"two agents: [\d.]+ times as fast as one"),
+    ],
+)
+def test_agents_are_measured_at_a_tiny_size(what, said, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.agents", what, "--quick"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(said, done.stdout)

@@ -416,14 +416,15 @@ def test_a_changed_command_does_not_continue_a_study(desk: Path, capsys: Any) ->
     assert "runs the command = ['sh', '-c', 'echo hyperlax: accuracy=$0', '{x}'], now it is" in capsys.readouterr().err
 
 
-def test_the_metric_of_its_run_in_mlflow_is_its_report(desk: Path) -> None:
+@pytest.mark.parametrize("where", ["", "--agents 1"])
+def test_the_metric_of_its_run_in_mlflow_is_its_report(desk: Path, where: str) -> None:
     mlflow = pytest.importorskip("mlflow")
     Path("log.py").write_text(
         "import os, sys\nfrom mlflow import MlflowClient\nclient, run = MlflowClient(), os.environ['MLFLOW_RUN_ID']\n"
         "for step in range(3): client.log_metric(run, 'accuracy', float(sys.argv[1].split('=')[1]) * step, step=step)\n"
         "client.log_param(run, 'x', sys.argv[1].split('=')[1])\n"
     )
-    words = f"{TUNE} --study-name s --n-trials 1 --slots 1 --track mlflow --budget 3 --set x=0.25"
+    words = f"{TUNE} --study-name s --n-trials 1 --slots 1 --track mlflow --budget 3 --set x=0.25 {where}"
     assert cli.main([*words.split(), "--", sys.executable, "log.py"]) == 0
     (trial,) = trials(Path("studies/s"))
     assert trial.values == [0.5] and trial.intermediate_values == {0: 0.0, 1: 0.25, 2: 0.5}
@@ -432,7 +433,7 @@ def test_the_metric_of_its_run_in_mlflow_is_its_report(desk: Path) -> None:
     child_run, parent = sorted(
         client.search_runs([experiment.experiment_id]), key=lambda run: run.data.tags["mlflow.runName"] == "s"
     )
-    assert child_run.info.status == "FINISHED" and child_run.data.metrics["accuracy"] == 0.5
+    assert parent.info.status == child_run.info.status == "FINISHED" and child_run.data.metrics["accuracy"] == 0.5
     assert (
         child_run.data.tags["mlflow.parentRunId"] == parent.info.run_id and child_run.data.tags["hyperlax.trial"] == "0"
     )

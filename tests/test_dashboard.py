@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 from hyperlax.cli import main
 from hyperlax.study import dashboard
 from hyperlax.study.database import reading_only
-from hyperlax.study.directory import only_one_process
+from hyperlax.study.lock import only_one_process
 from tests.desk import ROOT
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case

@@ -11,7 +11,7 @@ import pytest
 
 from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
-from hyperlax.study.directory import only_one_process
+from hyperlax.study.lock import only_one_process
 from tests.fake_backend import FakeBackend
 from tests.faults.disk import Disk, writing_to
 from tests.faults.test_forbidden import as_a_user

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
+import sqlite3
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,7 +24,7 @@ from hyperlax.analysis.terminal import PLAIN, sparkline
 from hyperlax.cli import main
 from hyperlax.errors import format_number
 from hyperlax.files import read_csv
-from hyperlax.study.directory import only_one_process
+from hyperlax.study.lock import only_one_process
 from hyperlax.study.view import load_study
 from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, TWO, Case
@@ -42,14 +44,14 @@ def case(tmp_path_factory):
 
 def test_a_study_opens_as_the_analysis_got_it(case, tmp_path):
     record, _ = case.pages[-1]
-    assert load_study(case.directory, "show", with_importances=True).record == record
+    assert load_study(case.directory, "show").record == record
 
 
 def test_a_study_of_several_objectives_opens_too(tmp_path, capsys):
     case = Case(tmp_path, **TWO, n_trials=8)
     case.start()
     record, _ = case.pages[-1]
-    assert load_study(case.directory, "show", with_importances=True).record == record
+    assert load_study(case.directory, "show").record == record
     capsys.readouterr()
     assert main(["show", str(case.directory)]) == 0
     shown = capsys.readouterr().out
@@ -60,7 +62,7 @@ def test_a_population_opens_with_its_lineage(tmp_path):
     run = Run(tmp_path)
     assert run.start() == 0
     opened = load_study(run.directory, "show")
-    assert (opened.record, opened.state) == (replace(run.records[-1], importances={}), "finished")
+    assert (opened.record, opened.state) == (run.records[-1], "finished")
 
 
 def test_studies_are_listed_with_how_far_they_are(case, tmp_path, capsys):
@@ -76,6 +78,33 @@ def test_studies_are_listed_with_how_far_they_are(case, tmp_path, capsys):
     assert [cell.strip() for cell in lines[0] if cell] == [
         "more/sac_test/gymnax_pendulum", "stopped", "0/8", "nothing yet",
     ]  # fmt: skip
+
+
+def reads(monkeypatch, words: list[str]) -> tuple[int, int]:
+    """The queries and the opened files of a command that looks."""
+    queries, files, connect, opened = [], [], sqlite3.connect, os.open
+
+    def traced(*parts: Any, **more: Any) -> sqlite3.Connection:
+        connection = connect(*parts, **more)
+        connection.set_trace_callback(queries.append)
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", traced)
+        patch.setattr(os, "open", lambda path, *parts, **more: files.append(path) or opened(path, *parts, **more))
+        assert main(words) == 0
+    return len(queries), len(files)
+
+
+def test_a_look_at_ten_times_the_trials_takes_as_many_queries_and_files(finished, tmp_path, monkeypatch, capsys):
+    width = {"optuna_study_batch_size": 10, "runner_hparam_batch_size": 10}
+    few, many = (finished(tmp_path / str(size), n_trials=size, **width) for size in (10, 100))
+    assert reads(monkeypatch, ["list", str(few.root)]) == reads(monkeypatch, ["list", str(many.root)])
+    assert reads(monkeypatch, ["show", str(few.directory), "--top", "1"]) == reads(
+        monkeypatch, ["show", str(many.directory), "--top", "1"]
+    )
+    first, second = (reads(monkeypatch, ["show", str(one.directory), "--top", "10"]) for one in (few, many))
+    assert first[0] == second[0] and second[1] - first[1] < 10, "a file with curves is read once"
 
 
 @pytest.mark.parametrize("inside", ["mlartifacts/1/2/artifacts", "mlruns/1/2/artifacts", ".trash", "deep/.git/x"])

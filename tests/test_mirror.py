@@ -177,7 +177,9 @@ def test_a_password_is_not_kept(tmp_path, monkeypatch):
         "mark": mirror.mark,
         "seal": seal([None, mirror.mark]),
     }
-    with pytest.raises(studies.OptionError, match="holds a password and was not stored. Set HYPERLAX_MIRROR again, or give --mirror"):
+    with pytest.raises(
+        studies.OptionError, match="holds a password and was not stored. Set HYPERLAX_MIRROR again, or give --mirror"
+    ):
         mirror_of(None, "s", tmp_path, False)
     monkeypatch.setenv("HYPERLAX_MIRROR", AWAY)
     again = mirror_of(None, "s", tmp_path, False)

@@ -65,7 +65,9 @@ def test_a_study_is_mirrored_resumed_and_deleted_and_the_password_is_nowhere(
 ) -> None:
     address = f"postgresql+psycopg://me:{PASSWORD}@{server}"
     write(CLIMBS)
-    assert cli.main([*WORDS.split(), "--n-trials", "2", "--slots", "2", "--mirror", address, "--log-level", "DEBUG"]) == 0
+    assert (
+        cli.main([*WORDS.split(), "--n-trials", "2", "--slots", "2", "--mirror", address, "--log-level", "DEBUG"]) == 0
+    )
     resume = ["optuna-hp-search", "--resume-from", str(STUDY), "--n-trials", "3"]
     assert cli.main(resume) == 2
     monkeypatch.setenv("HYPERLAX_MIRROR", address)

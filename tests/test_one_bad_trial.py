@@ -232,7 +232,7 @@ def test_a_value_that_its_own_field_refuses_is_that_trials_fail_and_the_study_go
     assert 0 < len(refused) < 8
     assert sorted(runner.trained) == [number for number in range(8) if number not in refused]
     for number in refused:
-        needed = "needs 0 or at least 1.18e-38, the smallest that float32 holds"
+        needed = "needs 0 or at least 1.1754944e-38 in size, the smallest normal number of float32"
         reason = f"refused: {scale} {needed}, got {values[number]!r} (lane 0; {scale}={values[number]!r})"
         assert_said_once_everywhere(case, number, reason, caplog)
     told = case.told()

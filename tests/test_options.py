@@ -104,10 +104,11 @@ OTHER: dict[str, Any] = {
     "objective_names": ("seed_spread", "num_parameters"), "objective_directions": ("minimize", "maximize"),
     "sampler": "nsgaii", "default_trial": False, "enqueue": "first.json", "constraints": ("num_parameters <= 20000",),
     "pruner": "percentile", "pruner_min_segments": 2, "pruner_reduction_factor": 4, "pruner_percentile": 30.0,
-    "optuna_study_batch_size": 8, "runner_hparam_batch_size": 4, "packing": "pad", "output_root": "yes",
-    "log_level": "WARNING", "seed": 5, "num_seeds": 2, "aggregate": "worst", "seed_schedule": "racing",
+    "optuna_study_batch_size": 8, "in_flight": 3, "agents": 2, "runner_hparam_batch_size": 4, "packing": "pad",
+    "output_root": "yes", "log_level": "WARNING", "seed": 5, "num_seeds": 2, "aggregate": "worst", "seed_schedule": "racing",
     "total_timesteps": 200_000, "num_evaluations": 4, "num_eval_episodes": 3, "confirm_top": 2, "confirm_seeds": 4,
     "save_agents": "all", "timeout": 60.0, "max_failure_rate": 0.25, "checkpoint_seconds": 7.0, "compilation_cache": False,
+    "devices": (0, 1), "engine": "ray", "agent_resources": "cpu=2,gpu=1",
 }  # fmt: skip
 
 
@@ -116,8 +117,8 @@ def test_every_option_of_a_study_can_be_given_by_the_command_line_and_by_a_file(
     Path("first.json").write_text(json.dumps([{"gamma": 0.95}]))
     options, default = SearchOptions(**OTHER), resolved().to_json()
     same = {name for name, value in options.to_json().items() if value == default[name]}
-    # slots and trial_timeout are options of tasks, and agents do not prune
-    assert same == {"sampling_method", "load_hyperparams", "slots", "trial_timeout", "agents"}
+    # slots and trial_timeout are options of tasks
+    assert same == {"sampling_method", "load_hyperparams", "slots", "trial_timeout"}
     _, given = parse(GROUPS, [SEARCH, *command_line(options)])
     assert planned_study(SEARCH, given).options == options
     Path("s.yaml").write_text(in_full(options, load("ppo_mlp")), encoding="utf-8")
@@ -134,6 +135,7 @@ def test_every_option_of_a_study_can_be_given_by_the_command_line_and_by_a_file(
         ("timeout", "60", 60.0),
         ("log_level", "warning", "WARNING"),
         ("runner_hparam_batch_size", "auto", "auto"),
+        ("devices", "0,1", (0, 1)),
     ],
 )
 def test_a_value_may_be_written_in_several_ways(name, written, value):

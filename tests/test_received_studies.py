@@ -110,7 +110,7 @@ def test_a_recipe_in_the_study_is_not_loaded_even_if_it_is_sealed(study, made, c
 def test_a_recipe_that_the_user_names_is_loaded_and_is_the_users_own_then(study, made):
     edit(study / "study.json", lambda stored: stored["recipe"].update(path="/their/mine.py", seal="theirs"))
     recipe = str(made / "mine.py")
-    for command in (["repair", str(study)], ["invalidate", str(study), "1"]):
+    for command in (["repair", str(study)], ["invalidate", str(study), "1"], ["agent", str(study)]):
         assert main(command) == 2
         assert main([*command, "--algo-and-network-config", recipe]) == 0
     assert resume(study) == 2

@@ -13,16 +13,18 @@ import pytest
 
 from hyperlax.analysis.certainty import how_certain
 from hyperlax.analysis.pages import write_study_pages
-from hyperlax.analysis.study_data import StudyData
+from hyperlax.analysis.plots import timeline
+from hyperlax.analysis.study_data import BEST_DRAWN, MOST_DRAWN, StudyData
 from hyperlax.config.option import PROCESSES_ONLY, options_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.settling import settled
 from hyperlax.errors import format_number
-from hyperlax.files import write_json
+from hyperlax.files import read_csv, write_json
 from hyperlax.recipe import load
 from hyperlax.study.batch_files import UNKNOWN_AFTER_AN_ERROR
-from hyperlax.study.record import Confirmation, Confirmed, StudyRecord
-from tests.made_up_studies import ARGUMENTS, large_study, study
+from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, ranked
+from hyperlax.trial import LaneInterval
+from tests.made_up_studies import ARGUMENTS, large_study, study, write_timeline
 
 pytestmark = pytest.mark.timeout(300)
 LARGEST = 6_000_000
@@ -34,6 +36,49 @@ def test_the_report_of_500_trials_is_not_larger_than_6_mb(tmp_path, objectives):
     page = tmp_path / "report.html"
     assert 4_000_000 < page.stat().st_size <= LARGEST
     assert 'class="error"' not in page.read_text()
+
+
+def test_the_report_of_5000_trials_is_not_larger_than_8_mb(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.made_up_studies.write_batches", lambda *parts: None)  # whose plots are as large as ever
+    write_study_pages(large_study(tmp_path, 5000, 3))
+    assert 4_000_000 < (tmp_path / "report.html").stat().st_size <= 8_000_000
+
+
+def test_of_too_many_trials_the_best_and_some_others_are_drawn_and_the_captions_say_so(tmp_path):
+    record = large_study(tmp_path, 1200)
+    write_study_pages(record)
+    page, best = (tmp_path / "report.html").read_text(), {trial.number for trial in ranked(record)[:BEST_DRAWN]}
+    figures = figures_of(page)
+    history, line = next(
+        figure["data"]
+        for figure in figures
+        if [trace.get("name") for trace in figure["data"]] == ["trial", "best so far"]
+    )
+    assert len(history["x"]) == MOST_DRAWN and best < set(history["x"])
+    assert len(line["x"]) == 1197 and max(history["y"]) == line["y"][-1]
+    (lines,) = (trace for figure in figures for trace in figure["data"] if trace["type"] == "parcoords")
+    assert all(len(axis["values"]) == MOST_DRAWN for axis in lines["dimensions"])
+    assert page.count("Of 1,197 COMPLETE trials 1,000 are drawn: the 100 best, and others evenly spaced.") == 4
+    table = page.partition("<h2>The 1,000 best of 1,200 trials</h2>")[2].partition("</section>")[0]
+    shown = [int(number) for number in re.findall(r'/batch_\d+/">([\d,]+)</a>', table.replace(",", ""))]
+    assert shown == [trial.number for trial in ranked(record)[:MOST_DRAWN]]
+    assert len(read_csv(tmp_path / "trials.csv")) == 1200
+
+
+def test_bars_of_a_large_study_are_joined_where_nothing_is_between_them(tmp_path):
+    record = study(tmp_path, np.arange(1200.0), failed={601})
+    lane = sorted(record.trials, key=lambda trial: trial.number)
+    for directory in {trial.batch_directory for trial in lane}:
+        mates = [trial for trial in lane if trial.batch_directory == directory]
+        begins = [trial.number + 50.0 * (trial.number >= 300) for trial in mates]
+        write_timeline(directory, mates, [LaneInterval(0, 0, 0, 1.7e9, began, began + 1) for began in begins])
+    bars = json.loads(timeline.PLOT.drawing(StudyData(record)).figure)["data"]
+    spans = {(x, x + length) for trace in bars for x, length in zip(trace["base"], trace["x"], strict=True)}
+    texts = [text for trace in bars for text in trace["hovertext"]]
+    assert len(spans) < 700 and sum(end - begin for begin, end in spans) == 1200
+    assert not any(begin < 325 < end for begin, end in spans), "a lane that waits is seen waiting"
+    assert (651.0, 652.0) in spans and any("trial 601</b>: FAIL" in text for text in texts)
+    assert any(text.startswith("<b>2 trials, 0 to 1</b>: COMPLETE") for text in texts)
 
 
 def test_what_points_say_is_on_the_page_once(tmp_path):

@@ -1,17 +1,17 @@
-"""What a study may not be resumed with, nor beside: another recipe, fewer trials, a second process."""
+"""What a study may not be resumed with, nor beside: another recipe, fewer trials."""
 
-import os
-import socket
-import threading
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from hyperlax import cli
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import apply
 from hyperlax.space import Categorical, LogUniform
-from hyperlax.study.directory import only_one_process
+from tests.fake_backend import train_with_fakes
 from tests.study_cases import MIXED, Case
 
 pytestmark = pytest.mark.timeout(240)
@@ -69,67 +69,32 @@ def test_a_changed_base_value_is_refused_naming_it(case):
         case.resume(n_trials=20)
 
 
-def test_a_study_that_another_process_runs_is_refused(case):
-    holder = f"process {os.getpid()} on {socket.gethostname()} is running this study"
-    with only_one_process(case.directory), pytest.raises(UsageError, match=holder):
-        case.resume(n_trials=20)
-    with only_one_process(case.directory), pytest.raises(UsageError, match=holder):
-        case.start()
-    with pytest.raises(UsageError, match="already holds a study"):
-        case.start()
-
-
-def test_what_a_dead_process_left_is_taken_over(case):
-    (case.directory / ".lock").write_text("process 999999 on elsewhere\n")
-    assert case.resume(n_trials=20) == 0
-
-
-def test_without_locks_a_living_process_that_is_named_is_believed(case, monkeypatch):
-    monkeypatch.setattr("fcntl.flock", unavailable)
-    (case.directory / ".lock").write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
-    with pytest.raises(UsageError, match=f"process {os.getpid()} on"):
-        case.resume(n_trials=20)
-    (case.directory / ".lock").write_text(f"process 999999 on {socket.gethostname()}\n")
-    assert case.resume(n_trials=20) == 0
-
-
-def unavailable(descriptor, operation):
-    raise OSError("no locks available")
-
-
 @pytest.fixture
-def looking(tmp_path):
-    """Holds a directory as `list`, `show` and `watch` do for a moment, until it is closed."""
-    fcntl = pytest.importorskip("fcntl")
-    with (tmp_path / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield file
+def begun(elsewhere, monkeypatch):
+    """The directory of a study that the command has begun, relative to the working directory."""
+    train_with_fakes(monkeypatch, pages=False)
+    words = "--algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 1 --total-timesteps 5000"
+    assert cli.main(["optuna-hp-search", *words.split(), "--output-root", "studies"]) == 0
+    return Path("studies/sac_mlp/gymnax_pendulum")
 
 
-def test_a_process_that_looks_does_not_keep_a_study_from_starting(tmp_path, looking):
-    leaves = threading.Timer(0.3, looking.close)
-    leaves.start()
-    with only_one_process(tmp_path):
-        assert not leaves.is_alive()
-
-
-def test_one_that_looks_for_long_is_waited_for_only_so_long(tmp_path, looking, monkeypatch):
-    monkeypatch.setattr("hyperlax.study.directory.LOOK_SECONDS", 0.1)
-    with pytest.raises(UsageError, match="another process is running this study"), only_one_process(tmp_path):
-        pass
-
-
-def test_a_study_that_runs_is_refused_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("hyperlax.study.directory.LOOK_SECONDS", 1e9)
-    with only_one_process(tmp_path), pytest.raises(UsageError, match="is running"), only_one_process(tmp_path):
-        pass
-
-
-def test_a_lock_that_was_deleted_meanwhile_locks_nobody_out_and_lets_nobody_in(tmp_path, looking):
-    def deleted() -> None:
-        (tmp_path / ".lock").unlink()
-        looking.close()
-
-    threading.Timer(0.2, deleted).start()
-    with only_one_process(tmp_path), pytest.raises(UsageError, match="is running"), only_one_process(tmp_path):
-        pass
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("arguments", "n_trials"), -1, "n_trials needs a whole number of at least 1, got -1."),
+        (("arguments", "study_name"), "", "study_name is empty."),
+        (("arguments", "objective_names"), ["x"], "objective_names: no metric named `x`."),
+        (("arguments", "constraints"), ["x"], "constraints needs 'METRIC <= NUMBER'"),
+        (("space", "algorithm.hyperparam.actor_lr", "domain"), [-1, 1], "`space`: LogUniform needs"),
+        (("recipe", "config", "algorithm.hyperparam.tau"), 2.0, "`recipe.config`: algorithm.hyperparam.tau needs"),
+    ],
+)
+def test_a_value_in_study_json_that_cannot_be_is_refused_with_the_file_and_its_name(begun, capsys, place, value, said):
+    path = begun / "study.json"
+    stored = node = json.loads(path.read_text())
+    for name in place[:-1]:
+        node = node[name]
+    node[place[-1]] = value
+    path.write_text(json.dumps(stored))
+    assert cli.main(["optuna-hp-search", "--resume-from", str(begun), "--plan-only"]) == 2
+    assert capsys.readouterr().err.startswith(f"hyperlax: {path}: {said}")

@@ -1,6 +1,8 @@
 """Law 2: nothing told is lost, nothing is told twice. A resumed study equals an uninterrupted one."""
 
 import json
+import os
+import re
 from typing import Any
 
 import pytest
@@ -168,6 +170,25 @@ def test_a_complete_study_is_not_run_again_and_its_pages_are_renewed(tmp_path):
     assert case.resume(runner) == 0
     assert runner.trained == [] and case.told() == before
     assert [len(record.trials) for record, _ in case.pages] == [12]
+
+
+def test_a_resume_of_a_finished_study_writes_no_page_again_unless_something_changed(tmp_path):
+    case = Case(tmp_path, n_trials=4, write_pages=write_pages)
+    assert case.start() == 0
+    report, curves = case.directory / "report.html", case.batch_of(0) / "curves.csv"
+
+    def is_written_again() -> bool:
+        os.utime(report, (1, 1))
+        assert case.resume() == 0
+        return report.stat().st_mtime != 1
+
+    assert not is_written_again()
+    (case.directory / "analysis_plots" / "slice.html").unlink()
+    assert is_written_again() and not is_written_again()
+    os.utime(curves, (1, 1))
+    assert is_written_again() and not is_written_again()
+    report.write_text(re.sub("<!-- .* -->", f"<!-- {'0' * 64} -->", report.read_text()))
+    assert is_written_again(), "somebody else's mark"
 
 
 def test_fewer_trials_than_were_asked_run_the_lowest_numbers_first(tmp_path):

@@ -142,14 +142,14 @@ def test_importances_are_those_of_optuna(direction):
     assert list(ours.values()) == sorted(ours.values(), reverse=True)
 
 
-def test_times_are_those_of_the_clock_in_any_zone(storage, monkeypatch):
+def test_times_are_those_of_the_clock_in_any_zone(tmp_path, storage, monkeypatch):
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
         storage.insert([AskedTrial({"x": 0.5, "y": 0.25}, {}, {})], SearchSpace(UNIT).optuna)
         storage.start([0])
         storage.finish([TrialResult(0, "FAIL", "", {})], "b/0")
-        (trial,) = storage.trials()
+        (trial,) = plain(tmp_path / "study.db")
         assert trial.datetime_start is not None and trial.datetime_complete is not None
         for told in (trial.datetime_start, trial.datetime_complete):
             assert abs((told.replace(tzinfo=None) - datetime.now()).total_seconds()) < 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 import pytest
 
 from hyperlax import cli
+from hyperlax.backends.wire import Engine
 from hyperlax.errors import UsageError
 from hyperlax.study import search as runs
 from hyperlax.study.directory import TRACKING
 from hyperlax.tracking import mlflow
 from hyperlax.tracking import place as places
 from hyperlax.tracking.background import BackgroundObserver
-from hyperlax.tracking.place import place_of
+from hyperlax.tracking.place import Place, place_of, with_address
+from tests.fake_backend import FakeBackend
+from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
 SEARCH = ["optuna-hp-search", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"]
@@ -206,3 +210,32 @@ def test_the_flags_reach_the_study(installed, monkeypatch):
     tracked = [any(isinstance(observer, BackgroundObserver) for observer in observers) for observers in given]
     assert tracked == [True, False, True]
     assert list(installed.iterdir()) == [], "a tracker writes nothing before the study runs"
+
+
+def test_an_agent_finds_the_address_and_it_does_not_travel(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(places, "_WRITTEN_SECONDS", 0.0)
+    monkeypatch.delenv(places.VARIABLE, raising=False)
+    backend, root = FakeBackend(), tmp_path / "study"
+    Case(tmp_path / "case", n_trials=1).start(backend)
+    root.mkdir()
+    secret, stored = "postgresql://me:secret@host/db", Place("http://host:5000", "e", "tag", root / TRACKING)
+    led = replace(backend.config, mlflow={"uri": secret, "experiment": "7"})
+    wire = Engine.of(led, {}, "cpu", 60.0)
+    assert "secret" not in wire.to_json() and wire.digest == Engine.of(backend.config, {}, "cpu", 60.0).digest
+    config = wire.config_for(Case(tmp_path).recipe)
+    assert config.mlflow == {"experiment": "7"} and with_address(backend.config, root) == backend.config
+    for place, uri, words in (
+        (None, None, "was not written by a run of yours. Set MLFLOW_TRACKING_URI."),
+        (stored, "http://host:5000", ""),
+        (replace(stored, uri=secret), None, "holds a password and was not stored. Set MLFLOW_TRACKING_URI."),
+        (replace(stored, uri=f"sqlite:///{tmp_path}/gone.db"), None, "gone.db does not exist on this machine. Track"),
+    ):
+        caplog.clear()
+        if place:
+            place.write()
+        found = with_address(config, root).mlflow
+        assert found == ({"uri": uri, "experiment": "7"} if uri else None)
+        assert words in caplog.text and bool(words) == ("Commands get no run in MLflow: " in caplog.text)
+    replace(stored, uri=secret).write()
+    monkeypatch.setenv(places.VARIABLE, secret)
+    assert with_address(config, root).mlflow == {"uri": secret, "experiment": "7"}

@@ -132,7 +132,9 @@ def test_a_function_without_a_file_travels_by_value_and_is_given_again(folder, c
     assert cli.main(["optuna-hp-search", "--resume-from", str(study.directory), "--n-trials", "3"]) == 2
     assert "its function is in no file, so it cannot be loaded. Give it again in Python" in capfd.readouterr().err
     more = hyperlax.tune(lambda params: None, resume_from=study.directory, n_trials=3)
-    assert more.record.trials[2].reason.startswith("returned None. Return the a, or take (params, report, seed) and call report (lr=")
+    assert more.record.trials[2].reason.startswith(
+        "returned None. Return the a, or take (params, report, seed) and call report (lr="
+    )
 
 
 def test_without_cloudpickle_a_sentence_says_what_would_work(monkeypatch):
@@ -147,7 +149,11 @@ def test_without_cloudpickle_a_sentence_says_what_would_work(monkeypatch):
         (3, {}, "needs a function, got 3. Write def train(params): ..., or def train(params, report, seed): ..."),
         (lambda a, b: 1, {}, "lambda takes (a, b). Write def train(params): ..., or def train(params, report, seed): ..."),
         (train, {"space": None}, 'space needs a dictionary, e.g. {"lr": LogUniform(domain=(1e-4, 1e-1))}, got nothing.'),
-        (train, {"space": {1: [2]}}, 'space needs names that are texts, e.g. {"lr": LogUniform(domain=(1e-4, 1e-1))}, got the name 1.'),
+        (
+            train,
+            {"space": {1: [2]}},
+            'space needs names that are texts, e.g. {"lr": LogUniform(domain=(1e-4, 1e-1))}, got the name 1.',
+        ),
         (train, {"space": {"lr": 0.1}}, "space has nothing to search. Give a hyperparameter a distribution, or a list of choices."),
         (
             train,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,16 +14,35 @@ from hyperlax.analysis.plots import PLOTS, draw_all, learning_curves
 from hyperlax.analysis.plots.base import Drawing, Plot
 from hyperlax.analysis.report import report
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.analysis.tables import write_best, write_confirmation, write_sensitivity, write_trials
+from hyperlax.analysis.tables import best_file, write_best, write_confirmation, write_sensitivity, write_trials
+from hyperlax.engine.machine import installed
 from hyperlax.files import read_bytes, write_text
+from hyperlax.seals import seal
 from hyperlax.study.agents import keep_only_the_best
-from hyperlax.study.directory import CONFIRMED, PLOTLY_FILE, PLOTS_DIRECTORY, REPORT, SENSITIVITY_CSV, TRIALS
-from hyperlax.study.record import StudyRecord
+from hyperlax.study.directory import (
+    CONFIRMED,
+    CURVES_CSV,
+    PLOTLY_FILE,
+    PLOTS_DIRECTORY,
+    REPORT,
+    SENSITIVITY_CSV,
+    TIMING_JSON,
+    TRIALS,
+)
+from hyperlax.study.record import StudyRecord, winners
+from hyperlax.trial import TIMELINE
+
+_END = 200
+"""Bytes at the end of the report that have its mark."""
 
 
 def write_pages(record: StudyRecord, super_batch: Path | None = None, is_latest: bool = True) -> None:
-    """Write the pages of a study as it trains, and keep the agents of its best trials only. See `write_study_pages`."""
-    write_study_pages(record, super_batch, is_latest)
+    """Write the pages of a study as it trains, and keep the agents of its best trials only. See `write_study_pages`.
+
+    Nothing is written where this user has written the same already: a finished study that is resumed keeps its pages.
+    """
+    if not (is_latest and _are_written(record, super_batch)):
+        write_study_pages(record, super_batch, is_latest)
     if record.lineage is None:
         keep_only_the_best(record)
 
@@ -57,7 +77,43 @@ def write_study_pages(record: StudyRecord, super_batch: Path | None = None, is_l
     for name in {plot.name for plot in PLOTS} - {drawing.name for drawing in drawings}:
         (plots / f"{name}.html").unlink(missing_ok=True)
     _write_plots(record, drawings, plots)
-    write_text(root / REPORT, report(study, drawings), is_durable=False)
+    write_text(root / REPORT, report(study, drawings) + _mark(record), is_durable=False)
+
+
+def _are_written(record: StudyRecord, super_batch: Path | None) -> bool:
+    """Return whether all pages are there, and the report, which is written last, is this user's own of this record."""
+    root = record.directory
+    expected = [root / TRIALS, root / PLOTS_DIRECTORY / PLOTLY_FILE, *([super_batch / TRIALS] if super_batch else [])]
+    expected += [root / PLOTS_DIRECTORY / f"{plot.name}.html" for plot in PLOTS if plot.applies(record)]
+    expected += [root / best_file(record)] if winners(record) else []
+    if not all(path.is_file() for path in expected):
+        return False
+    try:
+        end = read_bytes(root / REPORT)[-_END:].decode(errors="replace")
+    except OSError:
+        return False
+    mark = _mark(record)
+    return bool(mark) and end.endswith(mark)
+
+
+def _mark(record: StudyRecord) -> str:
+    """Return a comment with this user's mark of all that pages show; "" if the user's key can be neither read nor made."""
+    batches = sorted({trial.batch_directory for trial in record.trials if trial.batch_directory})
+    files = [_stamp(batch / name) for batch in batches for name in (CURVES_CSV, TIMELINE, TIMING_JSON)]
+    shown = repr(
+        (replace(record, importances={}), files, installed(("hyperlax", "plotly")))
+    )  # those follow from the rest
+    mark = seal(hashlib.sha256(shown.encode()).hexdigest())
+    return f"<!-- {mark} -->\n" if mark else ""
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return the time of a file's last change and its size; zeros if it is gone."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_mtime_ns, state.st_size
 
 
 def report_page(record: StudyRecord) -> str:

@@ -18,18 +18,21 @@ from hyperlax.analysis.html import Link, render
 from hyperlax.analysis.labels import format_distribution, short_names, with_unit
 from hyperlax.analysis.plots.base import Drawing
 from hyperlax.analysis.sensitivity import cells, in_words
-from hyperlax.analysis.study_data import Cost, MissingFile, StudyData, warn_once
+from hyperlax.analysis.study_data import MOST_DRAWN, Cost, MissingFile, StudyData, warn_once
 from hyperlax.analysis.tables import best_file, rerun_command, searched_names
 from hyperlax.analysis.what_ran import chosen_options, default_options, facts, when
+from hyperlax.backends.work import agents_in_words
 from hyperlax.errors import counted, format_number, noun
 from hyperlax.outputs import said_last
 from hyperlax.scale import Words
+from hyperlax.study.lock import holder_of
 from hyperlax.study.progress import clock
 from hyperlax.study.record import (
     Confirmation,
     Confirmed,
     StudyRecord,
     TrialRecord,
+    best_first,
     complete_trials,
     feasible_trials,
     winners,
@@ -59,11 +62,14 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
         "best_file": best_file(record),
         "cost": cost,
         "cost_error": cost_error,
+        "agents": list(study.agents) if cost else [],
+        "agents_now": agents_in_words(record.directory, holder_of(record.directory) is not None),
         "cost_rows": _cost_rows(cost, record.scale.words) if cost else [],
         "failed": [[trial.number, trial.reason] for trial in _by_number(record) if trial.state == "FAIL"],
         "said_last": _said_last(record),
         "pruned": _pruned(record),
-        "trials": _all_trials(record),
+        "trials": _trials(record),
+        "trials_title": _title(record),
         "when": when(record),
         "chosen": chosen_options(record),
         "at_default": default_options(record),
@@ -269,7 +275,21 @@ def _cost_rows(cost: Cost, words: Words) -> _Rows:
     return rows
 
 
-def _all_trials(record: StudyRecord) -> tuple[list[str], _Rows]:
+def _title(record: StudyRecord) -> str:
+    every = len(record.rows)
+    return (
+        "All trials"
+        if every <= MOST_DRAWN
+        else f"The {format_number(MOST_DRAWN)} best of {format_number(every)} trials"
+    )
+
+
+def _trials(record: StudyRecord) -> tuple[list[str], _Rows]:
+    """Return a row per trial, by number; of too many trials only those of the best, best first."""
+    shown = record.rows
+    if len(shown) > MOST_DRAWN:
+        best_before_others = {trial.number: trial for trial in (*best_first(record), *shown)}
+        shown = list(islice(best_before_others.values(), MOST_DRAWN))
     names, objectives = searched_names(record), list(record.objectives)
     short, others = short_names(names), [name for name in record.scale.table.rows if name not in objectives]
     rows = [
@@ -280,7 +300,7 @@ def _all_trials(record: StudyRecord) -> tuple[list[str], _Rows]:
             *map(trial.params.get, names),
             *map(trial.metrics.get, others),
         ]
-        for trial in record.rows
+        for trial in shown
     ]
     return ["trial", "state", *objectives, *(short[name] for name in names), *others], rows
 

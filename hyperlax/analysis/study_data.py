@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from hyperlax.analysis.sensitivity import Effect, is_sensitivity, sensitivity
 from hyperlax.errors import HyperlaxError
@@ -19,10 +22,13 @@ from hyperlax.files import CsvError, convert, read_csv, read_json, read_text
 from hyperlax.study import batch_files
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
-from hyperlax.study.record import Run, StudyRecord, TrialRecord, complete_trials
+from hyperlax.study.record import Run, StudyRecord, TrialRecord, best_first, complete_trials
 from hyperlax.trial import TIMELINE
 
 _log = logging.getLogger(__name__)
+MOST_DRAWN = 1000
+"""Most trials that a plot draws as points, and that the report's table has: more cover each other, and slow a browser down."""
+BEST_DRAWN = 100
 _LATEST_SECONDS = 1e11
 """Upper bound of plausible times, in seconds since 1970."""
 _SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
@@ -59,13 +65,12 @@ def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
 
 def readable_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
     """Return the curves of those trials whose files can be read."""
-    curves: dict[int, LearningCurve] = {}
-    for trial in trials:
-        try:
-            curves |= read_curves([trial])
-        except MissingFile:
-            continue
-    return curves
+    trials = list(trials)
+    half = len(trials) // 2
+    try:
+        return read_curves(trials)
+    except MissingFile:
+        return readable_curves(trials[:half]) | readable_curves(trials[half:]) if half else {}
 
 
 @contextmanager
@@ -147,11 +152,34 @@ class Cost:
         return self.steps / self.train_seconds if self.steps is not None and self.train_seconds else None
 
 
+class AgentShare(NamedTuple):
+    """What an agent has trained of a study."""
+
+    agent: str
+    host: str
+    device: str
+    batches: int
+    trials: int
+    train_seconds: float
+
+
 class StudyData:
     """A record and the contents of its batches' files. Each file is read at most once, when it is first needed."""
 
     def __init__(self, record: StudyRecord):
         self.record = record
+
+    @cached_property
+    def drawn(self) -> list[TrialRecord]:
+        """The COMPLETE trials that plots draw as points, by number: all, or of too many the best, and others evenly spaced."""
+        trials = complete_trials(self.record)
+        if len(trials) <= MOST_DRAWN:
+            return trials
+        best = {trial.number for trial in best_first(self.record)[:BEST_DRAWN]}
+        others = [trial for trial in trials if trial.number not in best]
+        places = np.linspace(0, len(others) - 1, MOST_DRAWN - len(best)).astype(int)
+        numbers = best.union(others[place].number for place in places)
+        return [trial for trial in trials if trial.number in numbers]
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -188,7 +216,7 @@ class StudyData:
         Raises:
           MissingFile: a file is gone or damaged.
         """
-        timings = [_timing(directory / TIMING_JSON) for directory in self._batches]
+        timings = list(self._timings.values())
         memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
         return Cost(
             batches=len(timings),
@@ -205,6 +233,28 @@ class StudyData:
         if not is_sensitivity(self.record):
             return {}
         return sensitivity(self.record, readable_curves(complete_trials(self.record)))
+
+    @cached_property
+    def agents(self) -> list[AgentShare]:
+        """What each agent has trained of the batches that ended well, [] for a study without agents.
+
+        Raises:
+          MissingFile: a `timing.json` is gone or damaged.
+        """
+        trials = Counter(trial.batch_directory for trial in self.record.trials)
+        found: dict[tuple[str, str, str], AgentShare] = {}
+        for batch, timing in self._timings.items():
+            agent, host, device = (str(timing.get(name) or "") for name in ("agent", "host", "device"))
+            if agent:
+                *_, batches, done, seconds = found.get((agent, host, device), (0, 0, 0.0))
+                seconds += timing["train_seconds"] or 0.0
+                now = AgentShare(agent, host, device, batches + 1, done + trials[batch], seconds)
+                found[agent, host, device] = now
+        return [share for _, share in sorted(found.items())]
+
+    @cached_property
+    def _timings(self) -> dict[Path, dict[str, Any]]:
+        return {directory: _timing(directory / TIMING_JSON) for directory in self._batches}
 
     @cached_property
     def _batches(self) -> list[Path]:
@@ -231,11 +281,11 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
 
 
 def _timing(path: Path) -> dict[str, Any]:
-    """Return the entries of a `timing.json` that are summed. Raise MissingFile if it lacks one."""
+    """Return the entries of a `timing.json`. Raise MissingFile if it lacks one of those that are summed."""
     with reading(path):
         stored = read_json(read_text(path))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
-        return convert(known, dict[str, int | float | None], str(path))
+        return {**stored, **convert(known, dict[str, int | float | None], str(path))}
 
 
 def _known_sum(timings: Sequence[Mapping[str, Any]], key: str) -> Any:

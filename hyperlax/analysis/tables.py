@@ -10,7 +10,7 @@ from typing import Any
 from hyperlax.analysis.sensitivity import COLUMNS, Effect, effect_rows
 from hyperlax.config.option import shell_command
 from hyperlax.errors import OptionError
-from hyperlax.files import cell, cut, quoted, replacing, write_csv, write_json
+from hyperlax.files import cell, csv_text, cut, quoted, replacing, write_csv, write_json, write_text
 from hyperlax.scale import Scale
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
 from hyperlax.study.manifest import train_command
@@ -84,16 +84,22 @@ def write_trials(record: StudyRecord, path: Path) -> None:
     metric, every searched hyperparameter. Values that a trial does not have are left empty. An apostrophe stands before a text
     that a spreadsheet would take for a formula.
     """
-    header, rows = trial_rows(record)
-    write_csv(path, list(map(quoted, header)), [list(map(quoted, row)) for row in rows])
+    header, params = tuple(_header(record)), searched_names(record)
+    for trial in record.rows:
+        if header not in trial.lines:
+            trial.lines[header] = csv_text([list(map(quoted, _row(record, trial, params)))])
+    write_text(path, csv_text([list(map(quoted, header))]) + "".join(trial.lines[header] for trial in record.rows))
 
 
 def trial_rows(record: StudyRecord) -> tuple[list[str], list[list[Any]]]:
     """Return the header and rows of `write_trials`."""
     params = searched_names(record)
-    header = ["trial", "state", "reason", "exec_batch", "batch"]
-    header += [f"objective.{name}" for name in record.objectives] + _metrics(record) + params
-    return header, [_row(record, trial, params) for trial in record.rows]
+    return _header(record), [_row(record, trial, params) for trial in record.rows]
+
+
+def _header(record: StudyRecord) -> list[str]:
+    first = ["trial", "state", "reason", "exec_batch", "batch", *(f"objective.{name}" for name in record.objectives)]
+    return [*first, *_metrics(record), *searched_names(record)]
 
 
 def write_confirmation(confirmation: Confirmation | None, scale: Scale, path: Path) -> None:
@@ -122,9 +128,9 @@ def write_sensitivity(effects: Mapping[str, Sequence[Effect]], path: Path) -> No
 
 def searched_names(record: StudyRecord) -> list[str]:
     """Return the search space's dotted names in its order, then any other name that a trial has."""
-    names = dict.fromkeys(record.space)
+    names: dict[str, Any] = dict.fromkeys(record.space)
     for trial in record.trials:
-        names.update(dict.fromkeys(trial.params))
+        names |= trial.params
     return list(names)
 
 

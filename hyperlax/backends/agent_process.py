@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from hyperlax.backends.base import Backend, EngineConfig, Evicted
-from hyperlax.backends.wire import BatchDone, Engine, read_engine, refusal, trials_of, write_done
-from hyperlax.backends.work import TICKET, AgentCard, Item, Ticket, Work, name_of_agent
+from hyperlax.backends.agent_training import ClosedTraining, OpenTraining, Training
+from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, check_there, name_of_agent
+from hyperlax.backends.wire import Engine, read_engine, refusal
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.errors import HyperlaxError, UsageError, numbered
+from hyperlax.errors import UsageError
 from hyperlax.recipe import Recipe
-from hyperlax.trial import SegmentResult, Trial
 
 log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.03
 _LOOK_SECONDS = 2.0
 """Seconds between two looks whether the study has ended, while nothing waits."""
 
@@ -33,15 +31,13 @@ class Stop(Protocol):
 
     def is_set(self) -> bool: ...
 
-    def wait(self, timeout: float) -> bool: ...
-
 
 @dataclass(frozen=True)
 class Place:
     """The surroundings of an agent.
 
     Args:
-      work: The study's directory `work/`.
+      desk: The study's desk.
       recipe: The study's recipe.
       make_backend: Returns the backend of this machine.
       checkpoints: Returns the saved batches of the search, or of the confirmation.
@@ -49,7 +45,7 @@ class Place:
       is_over: Returns whether the study is finished. is_led: whether a process leads it.
     """
 
-    work: Work
+    desk: Desk
     recipe: Recipe
     make_backend: Callable[[EngineConfig, CheckpointManager], Backend]
     checkpoints: Callable[[bool], CheckpointManager]
@@ -58,34 +54,22 @@ class Place:
     is_led: Callable[[], bool]
 
 
-@dataclass(eq=False)
-class _Batch:
-    """A batch that this agent trains. is_lost: whether its claim is gone."""
-
-    claim: Item
-    trials: tuple[Trial, ...]
-    repetition: int
-    results: dict[int, SegmentResult] = field(default_factory=dict)
-    is_lost: bool = False
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        return tuple(trial.number for trial in self.trials)
-
-
 class AgentProcess:
     """An agent while it runs. Its backend is used by one thread only; a second thread renews the leases."""
 
-    def __init__(self, place: Place, stop: Stop, any_device: bool = False, idle_timeout: float | None = None):
-        """Make an agent. any_device: see `refusal`. idle_timeout: seconds without a batch after which it ends, if any."""
-        self._place, self._work, self._stop = place, place.work, stop
+    def __init__(
+        self, place: Place, stop: Stop, any_device: bool = False, idle_timeout: float | None = None, name: str = ""
+    ):
+        """Make an agent. any_device: see `refusal`. idle_timeout: seconds without a batch after which it ends, if any.
+
+        name: one that no other agent has; by default it is made here.
+        """
+        self._place, self._desk, self._stop = place, place.desk, stop
         self._any_device, self._idle_timeout = any_device, idle_timeout
-        self.name, self._began = name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
-        self._backend: Backend | None = None
+        self.name, self._began = name or name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
+        self._training: Training | None = None
         self._engine: Engine | None = None
-        self._digest = self._device = ""
-        self._batches: dict[str, _Batch] = {}
-        self._groups, self._has_said = 0, False
+        self._digest, self._has_said = "", False
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -101,10 +85,12 @@ class AgentProcess:
         try:
             while not self._stop.is_set():
                 self._take_up()
-                if self._batches:
+                if self._training is not None and self._training.is_busy:
                     self._advance()
                     idle_since = time.monotonic()
                     continue
+                if self._training is not None:
+                    self._training.look()
                 now = time.monotonic()
                 if self._idle_timeout is not None and now - idle_since > self._idle_timeout:
                     log.info("Nothing to train for %g s.", self._idle_timeout)
@@ -113,192 +99,130 @@ class AgentProcess:
                     looked = now
                     if self._is_over():
                         return
-                self._stop.wait(_POLL_SECONDS)
+                self._desk.wait()
         finally:
-            self._hand_back()
-            self._over.set()
-            heart.join()
-            self._work.remove_card(self.name)
+            try:
+                self._hand_back()
+            finally:
+                self._over.set()
+                heart.join()
+                self._desk.remove_card(self.name)
 
     def stop(self) -> None:
         """Let what trains end at its next evaluation. Signal handlers call this, after they have set the request."""
-        if self._backend is not None:
-            self._backend.stop()
+        if self._training is not None:
+            self._training.backend.stop()
 
     def _is_over(self) -> bool:
         """Return whether nothing is left to wait for. Say once that nobody leads the study."""
-        if not self._work.study.is_dir():
-            raise HyperlaxError(f"{self._work.study}: the study was moved or removed.")
-        if self._work.has_ended() or self._place.is_over():
-            log.info("The study in %s has ended.", self._work.study)
+        check_there(self._desk)
+        if self._desk.has_ended() or self._place.is_over():
+            log.info("The study in %s has ended.", self._desk.study)
             return True
         if not self._has_said and not self._place.is_led():
-            log.info("Nobody leads the study in %s. Waiting for a process that resumes it.", self._work.study)
+            log.info("Nobody leads the study in %s. Waiting for a process that resumes it.", self._desk.study)
             self._has_said = True
-        elif not self._has_said and not self._work.engine_now():
-            log.info("The process that runs the study in %s has no --agents and trains alone.", self._work.study)
+        elif not self._has_said and not self._desk.engine_now():
+            log.info("The process that runs the study in %s has no --agents and trains alone.", self._desk.study)
             self._has_said = True
         return False
 
     def _take_up(self) -> None:
-        """Claim as many batches as this machine has room for."""
-        if self._work.is_stopping():
-            if self._backend is not None:
-                self._hand_back()
+        """Claim as many batches as this machine has room for, and let them begin."""
+        if self._desk.is_stopping():
+            self._hand_back()
             return
-        if self._backend is None and (digest := self._work.engine_now()):
+        if self._training is None and (digest := self._desk.engine_now()):
             self._prepare(digest)
-        for item in self._work.items():
+        has_claimed = False
+        for item in self._desk.items():
             if item.kind != TICKET:
                 continue
-            if self._backend is not None and len(self._batches) >= self._backend.slots:
-                return
-            ticket = self._work.read(item)
-            if ticket is not None and self._prepare(ticket["engine"]) and (claim := self._work.claim(item, self.name)):
+            if self._training is not None and not self._training.has_room:
+                break
+            ticket = self._desk.read(item)
+            if ticket is None or not self._prepare(ticket["engine"]) or self._training is None:
+                continue
+            if self._training.wants(item, ticket) and (claim := self._desk.claim(item, self.name)):
                 self._start(claim, ticket)
+                has_claimed = True
+        if self._training is not None:
+            self._training.start()
+        if has_claimed:
+            self._write_card()
 
     def _prepare(self, digest: str) -> bool:
         """Make the backend of a configuration, unless another one trains. Return whether it is there."""
         if digest == self._digest:
             return True
-        if self._batches:
+        if self._training is not None and self._training.batches:
             return False
         try:
-            engine = read_engine(self._work.engine(digest))
-        except UsageError:
+            engine = read_engine(self._desk.engine(digest) or "")
+        except (UsageError, ValueError):
             return False  # its leader has just ended
-        self._close()
+        self._hand_back()
         config = engine.config_for(self._place.recipe)
         device = self._place.device_of(config)
         if problem := refusal(engine, device, self._any_device):
-            raise UsageError(f"{self._work.study}: {problem}")
-        self._backend = self._place.make_backend(config, self._place.checkpoints(engine.is_confirmation))
-        self._engine, self._digest, self._device = engine, digest, device
+            raise UsageError(f"{self._desk.study}: {problem}")
+        checkpoints = self._place.checkpoints(engine.is_confirmation).owned_by(self.name)
+        parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device, config.base
+        is_open = config.kind == "refilled"
+        self._training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
+        self._engine, self._digest = engine, digest
         self._write_card()
         return True
 
     def _start(self, claim: Item, ticket: Ticket) -> None:
-        trials = trials_of(ticket["trials"], self._place.recipe.config.algorithm)
-        batch = self._batches[claim.batch] = _Batch(claim, trials, ticket["repetition"])
-        log.info("Training %s.", numbered(batch.numbers))
-        self._enter(batch)
-        self._write_card()
-
-    def _enter(self, batch: _Batch) -> None:
-        assert self._backend is not None
-        self._groups += 1
-        self._backend.enter(batch.trials, batch.repetition, self._groups)
+        assert self._training is not None
+        self._training.add(claim, ticket)
 
     def _advance(self) -> None:
-        """Train to the next evaluation of a batch, and give the leader the batches that have ended."""
-        assert self._backend is not None
-        results, evicted = self._backend.advance()
-        self._note(results, evicted)
-        for batch in [batch for batch in self._batches.values() if batch.is_lost]:
-            log.warning("%s: taken from this agent, which was not heard of in time.", numbered(batch.numbers))
-            self._forget(batch)
-
-    def _note(self, results: Sequence[SegmentResult], evicted: Sequence[Evicted]) -> None:
-        batch_of = {number: batch for batch in self._batches.values() for number in batch.numbers}
-        for result in results:
-            if result.number in batch_of:
-                batch_of[result.number].results[result.number] = result
-        for some in evicted:
-            batch = batch_of.get(some.numbers[0])
-            if batch is not None and some.error is not None:
-                self._finish(batch, BatchDone(batch.numbers, self.name, error=some.error))
-            elif batch is not None:
-                batch.results.clear()
-                self._enter(batch)
-        for batch in list(self._batches.values()):
-            if len(batch.results) == len(batch.trials) and all(one.is_done for one in batch.results.values()):
-                self._finish(batch, self._done(batch))
-
-    def _done(self, batch: _Batch) -> BatchDone:
-        assert self._backend is not None
-        where = {"agent": self.name, "host": socket.gethostname(), "device": self._device or self._backend.device}
-        timing = {**self._backend.timing(batch.numbers), **where}
-        return BatchDone(batch.numbers, self.name, tuple(batch.results.values()), timing)
-
-    def _finish(self, batch: _Batch, done: BatchDone) -> None:
-        """Give the leader the end of a batch, unless another agent has the batch now."""
-        if self._work.renew(batch.claim):
-            path = self._work.result(batch.claim.batch)
-            try:
-                write_done(path, done)
-            except FileNotFoundError:  # a leader that begins removes temporary files, also this one
-                write_done(path, done)
-            batch.claim.path.unlink(missing_ok=True)
-            log.info("Trained %s.", numbered(batch.numbers))
-        else:
-            log.warning("The result of %s comes too late and is dropped.", numbered(batch.numbers))
-        self._forget(batch)
-
-    def _forget(self, batch: _Batch) -> None:
-        assert self._backend is not None
-        del self._batches[batch.claim.batch]
-        for number in batch.numbers:
-            self._backend.leave(number)
+        assert self._training is not None
+        self._training.advance()
 
     def _hand_back(self) -> None:
         """Save what trains at its next evaluation, and let it wait for another agent."""
-        try:
-            if self._backend is not None and self._batches:
-                self._backend.stop()
-                self._backend.save()
-                self._note(*self._backend.advance())
-        finally:
-            for batch in self._batches.values():
-                self._work.give_back(batch.claim)
-                log.info("Handed back %s.", numbered(batch.numbers))
-            self._batches = {}
-            self._close()
-
-    def _close(self) -> None:
-        backend, self._backend, self._digest = self._backend, None, ""
-        if backend is not None:
-            backend.close()
+        if self._training is not None:
+            try:
+                self._training.hand_back()
+            finally:
+                self._training, self._digest = None, ""
 
     def _beat(self) -> None:
         """Renew the leases, and wake the backend for new batches, until the agent ends."""
         renewed = 0.0
-        while not self._over.wait(_POLL_SECONDS):
-            backend, engine, now = self._backend, self._engine, time.monotonic()
-            if backend is None or engine is None:
+        while not self._over.is_set():
+            self._desk.wait()
+            training, engine, now = self._training, self._engine, time.monotonic()
+            if training is None or engine is None:
                 continue
             with suppress(OSError):  # a file server may be away for some seconds
                 if now - renewed > engine.lease / 6:
                     renewed = now
-                    self._renew()
-                if self._batches and self._has_news(backend):
-                    backend.wake()
+                    self._renew(training)
+                if training.is_busy and (self._desk.is_stopping() or training.has_news()):
+                    training.backend.wake()
 
-    def _renew(self) -> None:
-        for batch in tuple(self._batches.values()):
-            if not self._work.renew(batch.claim):
+    def _renew(self, training: Training) -> None:
+        for batch in tuple(training.batches.values()):
+            if not self._desk.renew(batch.claim):
                 batch.is_lost = True
         self._write_card()
 
-    def _has_news(self, backend: Backend) -> bool:
-        """Return whether a batch is lost, or there is room for one that waits."""
-        batches = tuple(self._batches.values())
-        if any(batch.is_lost for batch in batches) or self._work.is_stopping():
-            return True
-        return len(batches) < backend.slots and any(item.kind == TICKET for item in self._work.items())
-
     def _write_card(self) -> None:
-        backend, engine = self._backend, self._engine
-        if backend is None or engine is None:
+        training, engine = self._training, self._engine
+        if training is None or engine is None:
             return
         whole = engine.run_length.num_evaluations
         batches = {
             name: (list(batch.numbers), min((one.segments for one in tuple(batch.results.values())), default=0), whole)
-            for name, batch in tuple(self._batches.items())
+            for name, batch in tuple(training.batches.items())
         }
-        card = AgentCard(
-            socket.gethostname(), os.getpid(), self._device or backend.device, backend.slots, self._began, batches
-        )
+        where, slots = training.where, training.backend.slots
+        card = AgentCard(where["host"], os.getpid(), where["device"], slots, self._began, batches)
         try:
-            self._work.write_card(self.name, card)
+            self._desk.write_card(self.name, card)
         except OSError as error:  # the leases say that it lives; whether the study is there is looked at elsewhere
-            log.debug("%s: cannot be written (%s).", self._work.root, error.strerror)
+            log.debug("%s: its work cannot be written (%s).", self._desk.study, error.strerror)

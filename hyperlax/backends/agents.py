@@ -1,6 +1,6 @@
-"""A backend whose batches train in agents, processes on any machine that sees the study's directory; see `agent_process`.
+"""A backend whose batches train in agents, processes on any machine that reaches the study's desk; see `agent_process`.
 
-The leader plans batches with a backend of its own machine, which trains nothing, and hands them out in `work`.
+The leader plans batches with a backend of its own machine, which trains nothing, and hands them out on the desk.
 """
 
 from __future__ import annotations
@@ -9,31 +9,34 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
-from hyperlax.backends.local_agents import LocalAgents
+from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Desk, Item, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
-from hyperlax.backends.work import CLAIM, LEASE_SECONDS, RESULT, TICKET, Item, Work, ticket_of
-from hyperlax.config.option import shell_command
 from hyperlax.errors import numbered
 from hyperlax.fields import dotted
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.03
 _CARD_SECONDS = 1.0
 """Seconds between two looks at which agents there are."""
 
 
 @dataclass(eq=False)
-class _Batch:
-    """A batch with agents. seen: its file as it was when it last changed, and since when, in seconds of `time.monotonic`."""
+class Batch:
+    """A batch with agents.
+
+    group: as in `Backend.enter`. reached: where lanes are refilled, how far its latest result was. seen: its item as it was when it
+    last changed, and since when, in seconds of `time.monotonic`.
+    """
 
     name: str
     trials: tuple[Trial, ...]
     repetition: int
+    group: int = SHARED
+    reached: tuple[int, bool, bool] = (0, False, False)
     losses: int = 0
     seen: tuple[Item | None, float | None] = (None, None)
     since: float = 0.0
@@ -43,8 +46,25 @@ class _Batch:
         return tuple(trial.number for trial in self.trials)
 
     @property
-    def is_claimed(self) -> bool:
-        return self.seen[0] is not None and self.seen[0].kind == CLAIM
+    def agent(self) -> str:
+        """The agent that has claimed it, as last seen; "" if none has."""
+        return self.seen[0].agent if self.seen[0] else ""
+
+
+class OwnAgents(Protocol):
+    """The agents that a leader starts itself."""
+
+    def start(self) -> None:
+        """Start the agents that are missing."""
+        ...
+
+    def dead(self) -> dict[str, str]:
+        """Return those that have died since the last call: the beginning of the agent's name, and how."""
+        ...
+
+    def have_trained(self) -> None:
+        """Note that a batch has ended."""
+        ...
 
 
 class Agents:
@@ -52,22 +72,22 @@ class Agents:
 
     def __init__(
         self,
-        work: Work,
+        desk: Desk,
         planner: Backend,
         config: EngineConfig,
         device: str,
-        local: LocalAgents,
+        local: OwnAgents,
         lease: float = LEASE_SECONDS,
     ):
-        """Make a backend. planner: chooses programs and batches for this machine. device: see `Engine`. local: its own agents."""
-        self._work, self._planner, self._config, self._local, self._lease = work, planner, config, local, lease
+        """Make a backend. planner: chooses programs and batches for this machine. device: see `Engine`. local: its own."""
+        self._desk, self._planner, self._config, self._local, self._lease = desk, planner, config, local, lease
         self.lanes, self.slots, self.device = planner.lanes, planner.slots, planner.device
         self._device = device
         self._lanes: dict[str, int] = {}
         self._engine = ""
-        self._batches: dict[str, _Batch] = {}
+        self._batches: dict[str, Batch] = {}
         self._planned: set[str] = set()
-        self._done: list[SegmentResult] = []
+        self._done: dict[int, SegmentResult] = {}
         self._evicted: list[Evicted] = []
         self._timing: dict[int, Mapping[str, Any]] = {}
         self._places: dict[tuple[str, int], int] = {}
@@ -82,7 +102,7 @@ class Agents:
     @property
     def occupied(self) -> int:
         """Trials that agents train."""
-        return sum(len(batch.trials) for batch in tuple(self._batches.values()) if batch.is_claimed)
+        return sum(len(batch.trials) for batch in tuple(self._batches.values()) if batch.agent)
 
     @property
     def preparing(self) -> int:
@@ -99,11 +119,9 @@ class Agents:
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         """Let a batch wait for an agent. Return all its numbers."""
-        batch = _Batch(self._name(trials, repetition), tuple(trials), repetition, since=time.monotonic())
-        self._batches[batch.name] = batch
+        batch = Batch(self._name(trials, repetition), tuple(trials), repetition)
         self._planned.discard(batch.name)
-        if not any(item.batch == batch.name for item in self._work.items()):
-            self._offer(batch)
+        self._hand_out(batch)
         return list(batch.numbers)
 
     def begin(self) -> None:
@@ -118,10 +136,10 @@ class Agents:
             self._look()
             if self._done or self._evicted or self._is_stopping or not self._batches:
                 break
-            time.sleep(_POLL_SECONDS)
-        done, self._done = self._done, []
+            self._desk.wait()
+        done, self._done = self._done, {}
         evicted, self._evicted = self._evicted, []
-        return sorted(done, key=lambda result: result.number), evicted
+        return [done[number] for number in sorted(done)], evicted
 
     def copy(self, source: int, into: Trial) -> None:
         """Raise NotImplementedError: no decisions are made about the trials of closed batches."""
@@ -144,9 +162,9 @@ class Agents:
         self.stop()
         if not self._batches:
             return
-        self._work.set_stopping(True)
-        while any(batch.is_claimed for batch in self._batches.values()):
-            time.sleep(_POLL_SECONDS)
+        self._desk.set_stopping(True)
+        while any(batch.agent for batch in self._batches.values()):
+            self._desk.wait()
             self._look()
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
@@ -159,8 +177,8 @@ class Agents:
 
     def close(self) -> None:
         """Take back everything."""
-        self._work.clear()
-        self._work.set_stopping(False)
+        self._desk.clear()
+        self._desk.set_stopping(False)
         self._planner.close()
 
     def _name(self, trials: Sequence[Trial], repetition: int = 0) -> str:
@@ -168,34 +186,38 @@ class Agents:
         if not self._engine:
             engine = Engine.of(self._config, self._planner.packing, self._device, self._lease)
             self._engine = engine.digest
-            self._work.set_stopping(False)
-            engine.write(self._work.engine(self._engine))
-            self._work.lead(self._engine)
+            self._desk.set_stopping(False)
+            self._desk.put_engine(self._engine, engine.to_json())
+            self._desk.lead(self._engine)
             if not self._config.is_confirmation:
-                log.info("Agents join with\n  %s", shell_command("agent", self._work.study))
+                log.info("%s", self._desk.invitation)
         content = [self._engine, repetition, *([trial.number, dotted(trial.config)] for trial in trials)]
         return f"b{trials[0].number:05d}-{digest_of(content)}"
 
     def _left(self, by_number: Mapping[int, Trial]) -> list[tuple[int, ...]]:
         """Return the trials of batches that a leader before has handed out, and that would be the same now."""
         found: dict[str, tuple[int, ...]] = {}
-        for item in self._work.items():
-            numbers = numbers_in(item, self._work)
-            if (
-                item.batch in found
-                or item.batch in self._batches
-                or not numbers
-                or not by_number.keys() >= set(numbers)
-            ):
+        for item in self._desk.items():
+            if item.batch in found or item.batch in self._batches:  # its file is not read again for every trial
+                continue
+            numbers = numbers_in(item, self._desk)
+            if not numbers or not by_number.keys() >= set(numbers):
                 continue
             if self._name([by_number[number] for number in numbers]) == item.batch:
                 found[item.batch] = numbers
         self._planned |= found.keys()
         return list(found.values())
 
-    def _offer(self, batch: _Batch) -> None:
+    def _hand_out(self, batch: Batch) -> None:
+        """Let a batch wait for an agent, unless it is with one from a leader before."""
+        self._batches[batch.name] = batch
+        batch.since = time.monotonic()
+        if not any(item.batch == batch.name for item in self._desk.items()):
+            self._offer(batch)
+
+    def _offer(self, batch: Batch) -> None:
         trials = {trial.number: dotted(trial.config) for trial in batch.trials}
-        self._work.offer(batch.name, ticket_of(trials, self._engine, batch.repetition, batch.losses))
+        self._desk.offer(batch.name, ticket_of(trials, self._engine, batch.repetition, batch.group, batch.losses))
         batch.since = time.monotonic()
 
     def _look(self) -> None:
@@ -203,10 +225,10 @@ class Agents:
         now = time.monotonic()
         if now - self._looked > min(_CARD_SECONDS, self._lease / 6):
             self._looked = now
-            self._work.lead(self._engine)
+            self._desk.lead(self._engine)
             self._look_at_agents(now)
         found: dict[str, Item] = {}
-        for item in self._work.items():
+        for item in self._desk.items():
             batch = self._batches.get(item.batch)
             if batch is None:
                 self._drop(item)
@@ -215,44 +237,48 @@ class Agents:
             else:
                 found[item.batch] = item
         dead = self._local.dead()
-        for batch in list(self._batches.values()):
-            self._check(batch, found.get(batch.name), dead, now)
+        lost: dict[tuple[str, str], list[Batch]] = {}
+        for batch in self._batches.values():
+            if how := self._check(batch, found.get(batch.name), dead, now):
+                lost.setdefault((batch.agent, how), []).append(batch)
+        for (_, how), batches in lost.items():
+            self._lose(batches, how)
 
     def _look_at_agents(self, now: float) -> None:
         """Note which agents live: those whose cards change. Remove the cards of the others."""
-        cards = self._work.cards()
+        cards = self._desk.cards()
         for agent, (card, written) in cards.items():
             _, before, since = self._agents.get(agent, (0, 0.0, now))
             self._agents[agent] = card.slots, written, now if written != before else since
         for agent, (_, _, since) in list(self._agents.items()):
             if agent not in cards or now - since > self._lease:
                 del self._agents[agent]
-                self._work.remove_card(agent)
+                self._desk.remove_card(agent)
         slots = [slots for slots, _, _ in self._agents.values()]
         self.slots = max(self._planner.slots, sum(slots) + len(slots))  # a batch waits for each agent
 
     def _drop(self, item: Item) -> None:
-        """Remove the file of a batch that this leader has not handed out, or that has ended."""
+        """Remove a batch that this leader has not handed out, or that has ended."""
         if item.batch not in self._planned:
-            item.path.unlink(missing_ok=True)
-            log.debug("Dropped %s.", item.path.name)
+            self._desk.remove(item)
+            log.debug("Dropped the %s of %s.", item.kind, item.batch)
 
-    def _take(self, batch: _Batch, item: Item) -> None:
-        """Take the result of a batch, and forget its other files."""
-        try:
-            done = read_done(item.path)
-        except FileNotFoundError:
+    def _take(self, batch: Batch, item: Item) -> None:
+        """Take the result of a batch, and forget its other items."""
+        if (content := self._desk.result(item)) is None:
             return
+        try:
+            done = read_done(content)
         except Exception as error:
-            item.path.unlink(missing_ok=True)
-            self._lose(batch, f"its result cannot be read ({' '.join(str(error).split())})")
+            self._desk.remove(item)
+            self._lose([batch], f"its result cannot be read ({' '.join(str(error).split())})")
             return
         self._end(batch)
         self._local.have_trained()
         if done.error is not None:
             self._evicted.append(Evicted(batch.numbers, done.error))
             return
-        self._done += [self._placed(result, done) for result in done.results]
+        self._done |= {result.number: self._placed(result, done) for result in done.results}
         self._timing |= dict.fromkeys(batch.numbers, done.timing or {})
 
     def _placed(self, result: SegmentResult, done: BatchDone) -> SegmentResult:
@@ -263,36 +289,37 @@ class Agents:
         )
         return replace(result, intervals=tuple(intervals))
 
-    def _check(self, batch: _Batch, item: Item | None, dead: Mapping[str, str], now: float) -> None:
-        """Take a batch back if its agent has died, or has not renewed its lease, or if its file is gone."""
-        seen = item, self._work.age(item.path) if item else None
+    def _check(self, batch: Batch, item: Item | None, dead: Mapping[str, str], now: float) -> str:
+        """Return how a batch was lost, if its agent has died or has not renewed its lease, or if its item is gone; else ""."""
+        seen = item, self._desk.renewed(item) if item else None
         if seen != batch.seen:
             batch.seen, batch.since = seen, now
         if item is not None and item.kind == TICKET:
-            return
-        died = next((how for agent, how in dead.items() if item and item.agent.startswith(agent)), None)
-        if died:
-            self._lose(batch, f"its agent {died}", item)
-        elif now - batch.since > self._lease:
-            agent = f"its agent {item.agent} was" if item else "it was"
-            self._lose(batch, f"{agent} not heard of for {self._lease:g} s", item)
+            return ""
+        for agent, how in dead.items():
+            if item and item.agent.startswith(agent):
+                return f"its agent {how}"
+        if now - batch.since <= self._lease:
+            return ""
+        return f"{f'its agent {item.agent} was' if item else 'it was'} not heard of for {self._lease:g} s"
 
-    def _lose(self, batch: _Batch, how: str, claim: Item | None = None) -> None:
-        """Let a batch that was lost wait for another agent, unless that has happened too often."""
-        if claim:
-            claim.path.unlink(missing_ok=True)
-        batch.losses += 1
-        if batch.losses == MOST_LOSSES:
-            self._end(batch)
-            self._evicted.append(Evicted(batch.numbers, LostError(how)))
-            return
+    def _lose(self, batches: Sequence[Batch], how: str) -> None:
+        """Let batches that an agent has lost wait for another one, each unless that has happened too often."""
+        for batch in batches:
+            batch.losses += 1
+            if batch.losses == MOST_LOSSES:
+                self._end(batch)
+                self._evicted.append(Evicted(batch.numbers, LostError(how)))
+            else:
+                self._offer_again(batch, how)
+
+    def _offer_again(self, batch: Batch, how: str) -> None:
         log.warning("Lost %s: %s. Waiting for another agent.", numbered(batch.numbers), how)
+        self._desk.forget(batch.name)
         batch.seen = (None, None)
         self._offer(batch)
 
-    def _end(self, batch: _Batch) -> None:
-        """Forget a batch and its files."""
+    def _end(self, batch: Batch) -> None:
+        """Forget a batch."""
         del self._batches[batch.name]
-        for item in self._work.items():
-            if item.batch == batch.name:
-                item.path.unlink(missing_ok=True)
+        self._desk.forget(batch.name)

@@ -16,6 +16,17 @@ from hyperlax.trial import Plan, SegmentResult, Trial
 SHARED = 0
 """The group of trials that may share a program's lanes with one another."""
 
+SUMMED = (
+    "programs_compiled",
+    "compile_seconds",
+    "train_seconds",
+    "evaluate_seconds",
+    "wall_seconds",
+    "steps",
+    "lane_segments",
+)
+"""Entries of a `timing.json` that are summed over sessions of refilled lanes."""
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -36,7 +47,9 @@ class EngineConfig:
       configs: One a segment, under which the only trial trains; for replays.
       is_confirmation: Whether to use other random numbers than the search.
       task: The task that is trained; None for an RL algorithm in `environment`, which is empty otherwise.
-      slots: The most worker processes of a task; None for as many as the cores of this process allow.
+      slots: The most batches that train at once: worker processes of a task, or slots on devices. None for as many as there are
+        cores or devices for.
+      devices: Indices of the devices to train on; () for all.
       trial_timeout: Seconds after which a trial of a task has failed; None for no limit.
       mlflow: Address and experiment in MLflow where each run of a command gets its own; None if the study is not tracked.
     """
@@ -60,6 +73,7 @@ class EngineConfig:
     is_confirmation: bool = False
     task: Task | None = None
     slots: int | None = None
+    devices: tuple[int, ...] = ()
     trial_timeout: float | None = None
     mlflow: Mapping[str, str] | None = None
 
@@ -160,7 +174,7 @@ class Backend(Protocol):
         ...
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Restore the saved unfinished trials, and return their results so far. trials: all trials that may have been saved."""
+        """Restore the saved unfinished trials, and return their results so far. trials: at least these. No trial is in a lane."""
         ...
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:

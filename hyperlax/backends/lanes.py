@@ -82,7 +82,9 @@ class LanesBackend(Backend, ABC):
         first = slot_devices[0]
         self.lanes, self.slots = programs.lanes, len(slot_devices)
         kind = first.device_kind if first.device_kind == first.platform else f"{first.device_kind} ({first.platform})"
-        self.device = f"{kind}, {counted(self.slots, 'slot')}"
+        devices = len(set(slot_devices))
+        several = [counted(devices, "device")] if devices > 1 else []
+        self.device = ", ".join([kind, *several, counted(self.slots, "slot")])
         self._task, self._programs, self._packing = task, programs, dict(packing or {})
         self._seed, self.stream, self._trial_seeds = seed, stream, trial_seeds
         self._costs = costs or Costs(first.device_kind, first.platform, None)

@@ -62,12 +62,12 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
 
     Raises:
       UsageError: the algorithm cannot act in the environment; the budget is smaller than the evaluations need, for some
-        choice of the search space; jax was started so that it would hang.
+        choice of the search space; a device does not exist; jax was started so that it would hang.
     """
     device.prepare_jax(config.compilation_cache)
     probe = _probe(config)
     Segments.of(config.run_length, probe.longest_iteration())
-    slots = device.slot_devices()[: 1 if config.kind == "population" else None]
+    slots = device.slot_devices(config.devices, 1 if config.kind == "population" else config.slots)
     costs = device.costs_of_device(config.compilation_cache)
     paddings = _stored_paddings(probe, config.chosen) if config.chosen else None
     budget = _budget(config, slots)

@@ -6,43 +6,85 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyperlax.backends.child import GRACE_SECONDS, Child, end, wait_for
-from hyperlax.backends.work import agents_of_process
+from hyperlax.backends.desk import agents_of_process
 from hyperlax.errors import HyperlaxError, counted
 
 ENDS_WITH_INPUT = "HYPERLAX_AGENT_ENDS_WITH_INPUT"
 """The variable that tells an agent to end when its standard input ends: its leader has died."""
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from hyperlax.cli import main; sys.exit(main())"
+_MEMORY, _USUAL_MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75
+"""The variable with the share of a GPU's memory that JAX reserves, and its default."""
 _MOST_DEATHS = 10
 """How many agents may die one after another without a result in between."""
 
 
-def start_agent(study: Path, level: str, environment: Mapping[str, str] = os.environ) -> Child:
+@dataclass(frozen=True)
+class Share:
+    """An agent's part of its machine. words: options of its command. variables: of its environment."""
+
+    words: Sequence[str] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def shares(count: int, slots: int, gpus: Sequence[str] = (), devices: Sequence[int] = ()) -> list[Share]:
+    """Return the part of a machine that each of several agents gets: a device or several, and a part of the slots.
+
+    Agents that outnumber the GPUs share their memory. The cores are not divided: a program's bits may depend on their number.
+
+    Args:
+      slots: Batches that train at once on the whole machine.
+      gpus: Names of its GPUs for CUDA_VISIBLE_DEVICES, [] if none is used.
+      devices: Numbers of its other devices, [] if there is one only.
+
+    >>> [share.words for share in shares(3, 4)]
+    [('--slots', '2'), ('--slots', '1'), ('--slots', '1')]
+    >>> [share.variables["CUDA_VISIBLE_DEVICES"] for share in shares(2, 3, ["0", "1", "2"])]
+    ['0,2', '1']
+    """
+    found = []
+    for agent in range(count):
+        words = ["--slots", str(max(1, slots // count + (agent < slots % count)))]
+        if devices:
+            words += ["--devices", ",".join(map(str, devices[agent::count] or [devices[agent % len(devices)]]))]
+        variables = {}
+        if gpus:
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[agent::count] or [gpus[agent % len(gpus)]])
+        if len(gpus) < count and gpus:
+            variables[_MEMORY] = os.environ.get(_MEMORY, f"{_USUAL_MEMORY / -(-count // len(gpus)):.3f}")
+        found.append(Share(tuple(words), variables))
+    return found
+
+
+def start_agent(study: Path, level: str, share: Share, environment: Mapping[str, str] = os.environ) -> Child:
     """Start an agent on this machine. It ends when its standard input does, so also with this process."""
-    words = ["agent", str(study.absolute()), "--log-level", level]
+    words = ["agent", str(study.absolute()), "--log-level", level, *share.words]
     command = [sys.executable, "-P", "-c", _START, json.dumps([str(path) for path in sys.path]), *words]
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
-    return Child(command, {**environment, ENDS_WITH_INPUT: "1"}, **streams)
+    return Child(command, {**environment, **share.variables, ENDS_WITH_INPUT: "1"}, **streams)
 
 
 class LocalAgents:
     """Agents on this machine, each a process, which are started again when they die.
 
-    count: how many. study: its directory.
+    study: its directory. shares: the part of the machine that each agent gets, none at first.
     """
 
-    def __init__(self, count: int, study: Path):
-        self._count, self._study, self._environment = count, study, dict(os.environ)
-        self._children: list[Child] = []
+    def __init__(self, study: Path):
+        self._study, self._environment = study, dict(os.environ)
+        self.shares: Sequence[Share] = ()
+        self._children: dict[int, Child] = {}
         self._deaths = 0
 
     def start(self) -> None:
         """Start the agents that are missing."""
-        while len(self._children) < self._count:
-            self._children.append(start_agent(self._study, "WARNING", self._environment))
+        for agent, share in enumerate(self.shares):
+            if agent not in self._children:
+                self._children[agent] = start_agent(self._study, "WARNING", share, self._environment)
 
     def dead(self) -> dict[str, str]:
         """Return those that have died since the last call: the beginning of the agent's name, and how.
@@ -50,8 +92,8 @@ class LocalAgents:
         Raises HyperlaxError if one has refused to train, or if too many have died without a result.
         """
         found = {}
-        for child in [child for child in self._children if not child.is_alive()]:
-            self._children.remove(child)
+        for agent, child in [(agent, child) for agent, child in self._children.items() if not child.is_alive()]:
+            del self._children[agent]
             how = child.wait()
             self._deaths += 1
             if how.startswith("exited") or self._deaths == _MOST_DEATHS:
@@ -66,8 +108,9 @@ class LocalAgents:
 
     def close(self) -> None:
         """End them. They hand back what they train at the next evaluation, if that comes soon."""
-        for child in self._children:
+        children = list(self._children.values())
+        for child in children:
             child.input.close()
-        if not wait_for(self._children, GRACE_SECONDS):
-            end(self._children)
+        if not wait_for(children, GRACE_SECONDS):
+            end(children)
         self._children.clear()

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyperlax.backends.base import SHARED, Evicted
+from hyperlax.backends.base import SHARED, SUMMED, Evicted
 from hyperlax.backends.lanes import Lanes, LanesBackend, final_error
 from hyperlax.engine import device
 from hyperlax.engine.checkpoint import Metadata, log_restart
@@ -17,17 +17,6 @@ from hyperlax.engine.lanes import NoRoom
 from hyperlax.engine.session import LaneSession
 from hyperlax.errors import counted
 from hyperlax.trial import SegmentResult, Trial
-
-_SUMMED = (
-    "programs_compiled",
-    "compile_seconds",
-    "train_seconds",
-    "evaluate_seconds",
-    "wall_seconds",
-    "steps",
-    "lane_segments",
-)
-"""Entries of a `timing.json` that are summed over sessions."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -57,7 +46,7 @@ class OpenLanes(LanesBackend):
         super().__init__(*args, **kwargs)
         self._may_shrink = may_shrink
         self._spent: Counter[str] = Counter()
-        self._told: dict[str, float] = dict.fromkeys(_SUMMED, 0)
+        self._told: dict[str, float] = dict.fromkeys(SUMMED, 0)
         self._began = time.perf_counter()
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
@@ -102,15 +91,17 @@ class OpenLanes(LanesBackend):
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
         """Continue the unfinished trials from the last save, and return their results so far.
 
-        Call this before any trial enters. trials: all trials that may have been saved, by number.
+        Call this while no trial is in a lane. trials: at least the unfinished ones, by number.
         """
         results: list[SegmentResult] = []
         restored: set[int] = set()
+        for idle in list(self._used):
+            self._close(idle)
         for metadata, arrays in self._checkpoints.pools() if self._checkpoints else ():
             wanted = [number for number in metadata.trials if number in unfinished and number not in restored]
-            if not wanted or not set(metadata.trials) <= trials.keys():
+            if not wanted:
                 continue
-            pool = self._restored([trials[number] for number in metadata.trials], wanted, metadata, arrays)
+            pool = self._restored([trials[number] for number in wanted], metadata, arrays)
             if pool is not None:
                 results += pool.session.results()
                 restored |= set(wanted)
@@ -122,7 +113,7 @@ class OpenLanes(LanesBackend):
         lane_segments: segments of all lanes, occupied or not.
         """
         now = self.spent()
-        spent = {name: now[name] - self._told[name] for name in _SUMMED}
+        spent = {name: now[name] - self._told[name] for name in SUMMED}
         self._told = now
         seconds = spent["train_seconds"] + spent["evaluate_seconds"]
         return {
@@ -138,9 +129,11 @@ class OpenLanes(LanesBackend):
         total = self._spent.copy()
         for pool in self._used:
             total.update(_spent(pool.session))
-        return {**{name: total[name] for name in _SUMMED}, "wall_seconds": time.perf_counter() - self._began}
+        return {**{name: total[name] for name in SUMMED}, "wall_seconds": time.perf_counter() - self._began}
 
     def _enter(self, trial: Trial, repetition: int, group: int) -> bool:
+        if any(trial.number in pool.numbers for pool in self._used):
+            return False  # its lane from before is still leaving
         algorithm = self._task.program(trial)
         pools = [p for p in self._used if p.training is None and (p.algorithm, p.group) == (algorithm, group)]
         best = max(pools, key=_free, default=None)
@@ -211,18 +204,22 @@ class OpenLanes(LanesBackend):
             return [Evicted(numbers, memory)]
         return [Evicted(numbers, None if self._shrink(lanes.algorithm, size, error) else final_error(error))]
 
-    def _restored(
-        self, trials: Sequence[Trial], wanted: Sequence[int], metadata: Metadata, arrays: Mapping[str, Any]
-    ) -> _Pool | None:
-        """Return the pool saved with these trials, with the wanted ones in lanes; log the reason and return None if impossible."""
+    def _restored(self, trials: Sequence[Trial], metadata: Metadata, arrays: Mapping[str, Any]) -> _Pool | None:
+        """Return the pool with which these trials were saved, with them in lanes; log the reason and return None if impossible.
+
+        A slot gets one of each program: agents may have saved more than there is memory for here.
+        """
+        wanted = [trial.number for trial in trials]
         algorithm = self._task.program(trials[0])
         used = Counter(pool.slot for pool in self._used if pool.algorithm == algorithm)
+        if len(used) == self.slots:
+            log_restart(wanted, "more lanes were saved than this machine has")
+            return None
         pool = self._open(algorithm, min(range(self.slots), key=lambda slot: used[slot]), SHARED)
         try:
             pool.session.prepare(trials[0])
-            if metadata.is_compatible(pool.session.identity(trials)):
-                known = {trial.number: trial for trial in trials if trial.number in wanted}
-                pool.session.restore(metadata, arrays, known)
+            if metadata.only(wanted).is_compatible(pool.session.identity(trials)):
+                pool.session.restore(metadata, arrays, {trial.number: trial for trial in trials})
                 return pool
             self._close(pool)
         except Exception as error:

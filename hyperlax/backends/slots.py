@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 
-from hyperlax.engine.machine import cores
+from hyperlax.engine.machine import cores, gpus
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.tasks import Task
 
@@ -38,7 +37,7 @@ def environments(task: Task, asked: int | None) -> list[dict[str, str]]:
     shares = _gpu_shares(task.resources["gpu"])
     if not shares:
         raise UsageError(
-            f"a trial needs {task.resources['gpu']:g} GPUs, and this machine has {len(_gpus())}. Change resources=."
+            f"a trial needs {task.resources['gpu']:g} GPUs, and this machine has {len(gpus())}. Change resources=."
         )
     if asked and asked > len(shares):
         problem = "{slots} {0}: the GPUs of this machine are enough for {1}. Give at most that."
@@ -48,16 +47,8 @@ def environments(task: Task, asked: int | None) -> list[dict[str, str]]:
 
 def _gpu_shares(amount: float) -> list[str]:
     """Return the GPUs of each trial that trains at once, as CUDA_VISIBLE_DEVICES names them. amount: GPUs of a trial."""
-    gpus = _gpus()
+    names = gpus()
     if amount < 1:
-        return gpus * int(1 / amount + 1e-9)
+        return names * int(1 / amount + 1e-9)
     each = math.ceil(amount)
-    return [",".join(gpus[first : first + each]) for first in range(0, len(gpus) - each + 1, each)]
-
-
-def _gpus() -> list[str]:
-    """Return the GPUs that this process may use."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name.strip()]
-    return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+    return [",".join(names[first : first + each]) for first in range(0, len(names) - each + 1, each)]

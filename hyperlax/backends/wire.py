@@ -6,10 +6,10 @@ A result is numpy's `.npz` without pickles: its arrays, and JSON in one more.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
@@ -17,11 +17,11 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.backends.base import EngineConfig
-from hyperlax.backends.work import RESULT, Item, Work
+from hyperlax.backends.desk import RESULT, Desk, Item
 from hyperlax.engine.assignment import intervals_from_array, intervals_to_array
 from hyperlax.engine.machine import installed
 from hyperlax.fields import dotted, filled
-from hyperlax.files import convert, decode, json_text, replacing, write_text
+from hyperlax.files import convert, json_text
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.trial import MEASURED, Curve, SegmentResult, Trial
@@ -30,8 +30,8 @@ _ABOUT = "about"
 _DECIDING = ("hyperlax", "jax", "jaxlib")
 """The packages whose version decides the bits of a result."""
 _OF_RECIPE = ("space", "task")
-_NOT_JSON = ("base", "run_length", "trials", "configs", "mlflow")
-_NOT_DECIDING = ("num_trials", "super_batch", "slots", "lanes", "compilation_cache")
+_NOT_JSON = ("base", "run_length", "trials", "configs", "devices", "mlflow")
+_NOT_DECIDING = ("num_trials", "super_batch", "slots", "lanes", "compilation_cache", "mlflow")
 """Fields of a configuration, and entries of its choice of programs, that plan a study and decide no result."""
 _FIELDS = (
     "number",
@@ -50,7 +50,7 @@ _FIELDS = (
 class Engine:
     """The configuration of a backend as JSON.
 
-    config: the fields of `EngineConfig` that are JSON. It has no address of MLflow, which may hold a password. base: the values of
+    config: the fields of `EngineConfig` that are JSON. Its `mlflow` has no address, which may hold a password. base: the values of
     the base configuration. trials: number and values of each. The recipe has the rest.
     versions, device: what agents have to have; any device if it is "". lease: see `work`.
     """
@@ -67,8 +67,9 @@ class Engine:
     def of(cls, config: EngineConfig, chosen: Mapping[str, Any], device: str, lease: float) -> Engine:
         """Return the configuration of a leader. chosen: its choice of programs."""
         own = {name: value for name, value in vars(config).items() if name not in (*_OF_RECIPE, *_NOT_JSON)}
+        experiment = {"experiment": config.mlflow["experiment"]} if config.mlflow else None
         return cls(
-            config={**own, "chosen": dict(chosen)},
+            config={**own, "chosen": dict(chosen), "mlflow": experiment},
             run_length=config.run_length,
             base=dotted(config.base),
             trials=[(trial.number, dotted(trial.config)) for trial in config.trials],
@@ -89,9 +90,9 @@ class Engine:
         config = {name: value for name, value in self.config.items() if name not in _NOT_DECIDING}
         return digest_of(asdict(replace(self, config={**config, "chosen": chosen}, lease=0.0)))
 
-    def write(self, path: Path) -> None:
-        """Write the file that `read_engine` takes."""
-        write_text(path, json_text(asdict(self)), is_durable=False)
+    def to_json(self) -> str:
+        """Return the text that `read_engine` takes."""
+        return json_text(asdict(self))
 
     def config_for(self, recipe: Recipe) -> EngineConfig:
         """Return the configuration for this process."""
@@ -105,9 +106,9 @@ class Engine:
         )
 
 
-def read_engine(path: Path) -> Engine:
-    """Return a configuration from its file. Raises UsageError if it is damaged."""
-    return decode(path, Engine)
+def read_engine(text: str) -> Engine:
+    """Return a configuration from its text. Raises UsageError or ValueError if it is damaged."""
+    return convert(json.loads(text), Engine, "a configuration")
 
 
 def versions() -> dict[str, str]:
@@ -160,8 +161,8 @@ class BatchDone:
     error: Exception | None = None
 
 
-def write_done(path: Path, done: BatchDone) -> None:
-    """Write a file that `read_done` takes, atomically."""
+def pack_done(done: BatchDone) -> bytes:
+    """Return the content that `read_done` takes."""
     arrays: dict[str, np.ndarray] = {}
     about = {
         "numbers": done.numbers,
@@ -171,28 +172,28 @@ def write_done(path: Path, done: BatchDone) -> None:
         "results": [_to_json(result, f"{index}/", arrays) for index, result in enumerate(done.results)],
     }
     arrays[_ABOUT] = np.frombuffer(json_text(about, indent=None).encode(), np.uint8)
-    with replacing(path, is_durable=False) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+    np.savez(content := io.BytesIO(), **arrays)  # pyright: ignore[reportArgumentType]
+    return content.getvalue()
 
 
-def read_done(path: Path) -> BatchDone:
-    """Return the end of a batch from its file. One that is damaged may raise any exception."""
-    with np.load(path, allow_pickle=False) as stored:
+def read_done(content: bytes) -> BatchDone:
+    """Return the end of a batch. A content that is damaged may raise any exception."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         about = json.loads(stored[_ABOUT].tobytes())
         arrays = {name: stored[name] for name in stored.files if name != _ABOUT}
     results = (_from_json(entry, f"{index}/", arrays) for index, entry in enumerate(about["results"]))
     error = about["error"] and _error_from_json(about["error"])
     return BatchDone(
-        convert(about["numbers"], tuple[int, ...], str(path)), about["agent"], tuple(results), about["timing"], error
+        convert(about["numbers"], tuple[int, ...], "a result"), about["agent"], tuple(results), about["timing"], error
     )
 
 
-def numbers_in(item: Item, work: Work) -> tuple[int, ...]:
-    """Return the trials of a batch's file; none if it cannot be read."""
+def numbers_in(item: Item, desk: Desk) -> tuple[int, ...]:
+    """Return the trials of an item; none if it cannot be read."""
     try:
         if item.kind == RESULT:
-            return read_done(item.path).numbers
-        ticket = work.read(item)
+            return read_done(desk.result(item) or b"").numbers
+        ticket = desk.read(item)
         return tuple(number for number, _ in ticket["trials"]) if ticket else ()
     except Exception:
         return ()

@@ -1,8 +1,9 @@
-"""The directory `work/` of a study: hparam batches on their way to agents and back. Standard library only.
+"""A desk in the directory `work/` of a study. Standard library only.
 
 A batch is one file, whose name says where it is: `<batch>.ticket` waits, `<batch>.<agent>.claim` is trained by that agent,
-`<batch>.result` is trained. An agent takes a batch by renaming its ticket, which only one can. It renews its lease by changing the
-claim's modification time. No clock of a machine is compared with such a time: it counts whether it changes.
+`<batch>.result` is trained. `<number>.<agent>.news` is what an agent has told the leader. An agent takes a batch by renaming its
+ticket, which only one can. It renews its lease by changing the claim's modification time. No clock of a machine is compared with
+such a time: it counts whether it changes.
 """
 
 from __future__ import annotations
@@ -12,99 +13,73 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
 
+from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
+from hyperlax.config.option import shell_command
 from hyperlax.errors import numbered
-from hyperlax.files import PUT_BACK, convert, decode, json_text, write_text
+from hyperlax.files import PUT_BACK, convert, decode, json_text, read_text, replacing, write_text
 
 WORK = "work"
-LEASE_SECONDS = 60.0
-"""Seconds after which an agent that did not renew its claim has lost it."""
-TICKET, CLAIM, RESULT = "ticket", "claim", "result"
+_POLL_SECONDS = 0.03
 _AGENT, _LEADER, _STOP, _ENDED = ".agent", "leader.json", "stop", "ended.json"
-_BATCH = r"b\d{5,}-[0-9a-f]{12}"
-_ITEM = re.compile(rf"({_BATCH})(?:\.([\w-]+))?\.({TICKET}|{CLAIM}|{RESULT})")
+_ITEM = re.compile(rf"([ab]\d{{5,}}-[0-9a-f]{{12}}|n\d+)(?:\.([\w-]+))?\.({TICKET}|{CLAIM}|{RESULT}|{NEWS})")
 FILES = rf"{_ITEM.pattern}|engine-[0-9a-f]{{12}}\.json|[\w-]+\{_AGENT}|leader\.json|stop|ended\.json"
 """The names of all files in the directory, as a pattern."""
 
 
-class Item(NamedTuple):
-    """The file of a batch. kind: `TICKET`, `CLAIM` or `RESULT`. agent: the claim's, else ""."""
-
-    batch: str
-    agent: str
-    kind: str
-    path: Path
-
-
-class Ticket(TypedDict):
-    """The content of a ticket, and of the claim that it becomes.
-
-    engine: the configuration that the agent needs. trials: number and values of each. losses: how often an agent has lost it.
-    """
-
-    engine: str
-    trials: list[tuple[int, dict[str, Any]]]
-    repetition: int
-    losses: int
-
-
-@dataclass(frozen=True)
-class AgentCard:
-    """An agent's description of itself. batches: batch -> its trials and how many evaluations of how many are done."""
-
-    host: str
-    process: int
-    device: str
-    slots: int
-    began: str
-    batches: dict[str, tuple[list[int], int, int]]
-
-
-def name_of_agent() -> str:
-    """Return a name for this process that no other process has, on any host."""
-    return f"{agents_of_process(os.getpid())}{os.urandom(2).hex()}"
-
-
-def agents_of_process(pid: int) -> str:
-    """Return the beginning of the names of a process's agents, on this host."""
-    return f"{re.sub(r'[^A-Za-z0-9_]', '-', socket.gethostname())[:40]}-{pid}-"
-
-
 class Work:
-    """The directory `work/` of the study in `root`."""
+    """The directory `work/` of the study in `root`, a `Desk`."""
 
     def __init__(self, root: Path):
         self.study, self.root = root, root / WORK
+        self._heard: dict[str, tuple[float, float]] = {}
+
+    @property
+    def invitation(self) -> str:
+        """How more agents join, in words."""
+        return f"Agents join with\n  {shell_command('agent', self.study)}"
+
+    def is_there(self) -> bool:
+        """Return whether the study is still in its place."""
+        return self.study.is_dir()
+
+    def wait(self) -> None:
+        """Wait for the time between two looks: a directory does not say that it changes."""
+        time.sleep(_POLL_SECONDS)
 
     def items(self) -> list[Item]:
-        """Return the files of all batches, in order; none if there is no directory."""
+        """Return all batches and news, in order; none if there is no directory."""
         found = (_ITEM.fullmatch(name) for name in self._names())
-        return [Item(one[1], one[2] or "", one[3], self.root / one[0]) for one in found if one]
+        return [Item(one[1], one[2] or "", one[3]) for one in found if one]
+
+    def path(self, item: Item) -> Path:
+        """Return the path of an item's file."""
+        return self.root / ".".join(filter(None, item))
 
     def offer(self, batch: str, ticket: Ticket) -> None:
         """Let a batch wait for an agent."""
-        write_text(self.root / f"{batch}.{TICKET}", json_text(ticket, indent=None), is_durable=False)
+        write_text(self.path(Item(batch, "", TICKET)), json_text(ticket, indent=None), is_durable=False)
 
     def read(self, item: Item) -> Ticket | None:
         """Return the content of a ticket or claim, None if it is gone. Raises UsageError if it is damaged."""
+        path = self.path(item)
         try:
-            return convert(json.loads(item.path.read_text(encoding="utf-8")), Ticket, str(item.path), PUT_BACK)
+            return convert(json.loads(path.read_text(encoding="utf-8")), Ticket, str(path), PUT_BACK)
         except FileNotFoundError:
             return None
         except ValueError:
-            return decode(item.path, Ticket)
+            return decode(path, Ticket)
 
     def claim(self, item: Item, agent: str) -> Item | None:
         """Take a waiting batch. Return its claim, None if another agent was faster or the leader took it back."""
-        claim = Item(item.batch, agent, CLAIM, self.root / f"{item.batch}.{agent}.{CLAIM}")
+        claim = Item(item.batch, agent, CLAIM)
         try:
-            os.utime(item.path)  # the lease begins before the claim has its name
-            os.rename(item.path, claim.path)
+            os.utime(self.path(item))  # the lease begins before the claim has its name
+            os.rename(self.path(item), self.path(claim))
         except FileNotFoundError:
             return None
         return claim
@@ -112,30 +87,61 @@ class Work:
     def renew(self, claim: Item) -> bool:
         """Renew an agent's lease. Return whether the batch is still its own."""
         try:
-            os.utime(claim.path)
+            os.utime(self.path(claim))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ESTALE):
                 return False
             raise
         return True
 
+    def renewed(self, item: Item) -> float | None:
+        """Return the modification time of an item's file, None if it is gone."""
+        return self._written(self.path(item))
+
     def give_back(self, claim: Item) -> None:
         """Let a claimed batch wait for another agent, unless the claim is gone."""
         with suppress(FileNotFoundError):
-            os.rename(claim.path, self.root / f"{claim.batch}.{TICKET}")
+            os.rename(self.path(claim), self.path(Item(claim.batch, "", TICKET)))
 
-    def result(self, batch: str) -> Path:
-        """Return the path of a batch's result."""
-        return self.root / f"{batch}.{RESULT}"
+    def finish(self, claim: Item, result: bytes) -> bool:
+        """Replace a claim by the batch's result. Return False, and drop the result, if the batch is not the agent's any more."""
+        if not self.renew(claim):
+            return False
+        self.post(Item(claim.batch, "", RESULT), result)
+        self.remove(claim)
+        return True
 
-    def engine(self, digest: str) -> Path:
-        """Return the path of the configuration of this digest."""
-        return self.root / f"engine-{digest}.json"
+    def post(self, item: Item, content: bytes) -> None:
+        """Put news on the desk."""
+        try:
+            _write(self.path(item), content)
+        except FileNotFoundError:  # a leader that begins removes temporary files, also this one
+            _write(self.path(item), content)
 
-    def age(self, path: Path) -> float | None:
-        """Return the modification time of a file, which only says whether it has changed; None if it is gone."""
+    def result(self, item: Item) -> bytes | None:
+        """Return the result of a batch, or the content of news; None if it is gone."""
         with suppress(FileNotFoundError):
-            return path.stat().st_mtime
+            return self.path(item).read_bytes()
+        return None
+
+    def remove(self, item: Item) -> None:
+        """Forget an item."""
+        self.path(item).unlink(missing_ok=True)
+
+    def forget(self, batch: str) -> None:
+        """Forget everything about a batch."""
+        for item in self.items():
+            if item.batch == batch:
+                self.remove(item)
+
+    def put_engine(self, digest: str, text: str) -> None:
+        """Keep a configuration under its digest."""
+        write_text(self._engine(digest), text, is_durable=False)
+
+    def engine(self, digest: str) -> str | None:
+        """Return the configuration of this digest, None if its leader has ended."""
+        with suppress(OSError):
+            return read_text(self._engine(digest))
         return None
 
     def write_card(self, agent: str, card: AgentCard) -> None:
@@ -156,17 +162,32 @@ class Work:
                 with suppress(OSError, ValueError):
                     card = convert(json.loads(path.read_text(encoding="utf-8")), AgentCard, str(path))
                     found[name.removesuffix(_AGENT)] = card, path.stat().st_mtime
+        before, here = self._heard, time.monotonic()
+        self._heard = {
+            agent: before[agent] if agent in before and before[agent][0] == written else (written, here)
+            for agent, (_, written) in found.items()
+        }
         return found
 
     def now(self) -> float:
         """Return the latest modification time here: about now by the file server's clock, while a leader or an agent lives."""
-        times = (self.age(self.root / name) for name in self._names())
+        times = (self._written(self.root / name) for name in self._names())
         return max((time for time in times if time is not None), default=0.0)
 
     def lead(self, engine: str) -> None:
-        """Say that this process leads the study, that it lives, and the configuration that agents need now."""
-        text = json_text({"host": socket.gethostname(), "process": os.getpid(), "engine": engine}, indent=None)
-        write_text(self.root / _LEADER, text, is_durable=False)
+        """Say that this process leads the study, that it lives, and the configuration that agents need now.
+
+        And how many seconds ago it has heard of each agent, by its own count.
+        """
+        heard = {agent: round(time.monotonic() - since, 1) for agent, (_, since) in self._heard.items()}
+        about = {"host": socket.gethostname(), "process": os.getpid(), "engine": engine, "heard": heard}
+        write_text(self.root / _LEADER, json_text(about, indent=None), is_durable=False)
+
+    def heard(self) -> dict[str, float]:
+        """Return how many seconds ago the leader has heard of each agent."""
+        with suppress(OSError, ValueError, KeyError):
+            return convert(json.loads(read_text(self.root / _LEADER))["heard"], dict[str, float], _LEADER)
+        return {}
 
     def engine_now(self) -> str:
         """Return the configuration that agents need now, "" if there is no leader."""
@@ -201,11 +222,20 @@ class Work:
         """Remove what only a leader needs."""
         (self.root / _LEADER).unlink(missing_ok=True)
         for path in (
-            *(item.path for item in self.items()),
+            *map(self.path, self.items()),
             *self.root.glob("engine-*.json"),
             *self.root.glob(".*.tmp"),
         ):
             path.unlink(missing_ok=True)
+
+    def _written(self, path: Path) -> float | None:
+        """Return the modification time of a file, which only says whether it has changed; None if it is gone."""
+        with suppress(FileNotFoundError):
+            return path.stat().st_mtime
+        return None
+
+    def _engine(self, digest: str) -> Path:
+        return self.root / f"engine-{digest}.json"
 
     def _card(self, agent: str) -> Path:
         return self.root / f"{agent}{_AGENT}"
@@ -215,21 +245,25 @@ class Work:
             yield from sorted(os.listdir(self.root))
 
 
-def agents_in_words(study: Path) -> list[str]:
-    """Return a line for each agent of a study: where it is, what it trains, and when it was last heard of."""
+def agents_in_words(study: Path, is_led: bool) -> list[str]:
+    """Return a line for each agent of a study: where it is, what it trains, and when it was last heard of.
+
+    is_led: whether a process leads the study. It knows better than the times of files, which some file systems take from the
+    clock of the agent's machine.
+    """
     work = Work(study)
-    now, lines = work.now(), []
+    now, heard, lines = work.now(), work.heard() if is_led else {}, []
     for agent, (card, written) in work.cards().items():
         trained = [
             f"{numbered(trials)} (evaluation {done} of {whole})" for trials, done, whole in card.batches.values()
         ]
         lines.append(
             f"{agent} on {card.host}, {card.device}, since {card.began}: {', '.join(trained) or 'waits'}; "
-            f"last heard of {max(0.0, now - written):.0f} s ago"
+            f"last heard of {heard.get(agent, max(0.0, now - written)):.0f} s ago"
         )
     return lines
 
 
-def ticket_of(trials: Mapping[int, dict[str, Any]], engine: str, repetition: int, losses: int = 0) -> Ticket:
-    """Return a ticket. trials: number -> values."""
-    return Ticket(engine=engine, trials=list(trials.items()), repetition=repetition, losses=losses)
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path, is_durable=False) as temporary:
+        temporary.write_bytes(content)

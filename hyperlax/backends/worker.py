@@ -30,8 +30,8 @@ from hyperlax import recipe
 from hyperlax.backends.child import GRACE_SECONDS, Child, end
 from hyperlax.backends.commands import CommandFault, CommandLost, run_command
 from hyperlax.backends.mlflow_runs import MlflowAway, MlflowRun
-from hyperlax.files import escaped, read_text
-from hyperlax.outputs import points_file
+from hyperlax.files import escaped, make_directories, read_text, staying
+from hyperlax.outputs import points_file, study_of
 from hyperlax.report import Report, TrialEnded
 from hyperlax.tasks import Command, Function, Task, from_source
 
@@ -57,7 +57,7 @@ class _KeptPoints:
         new = [point]
         if self._file is None:
             new = [*(before for before in self._before if before.step < point.step), point]
-            self._path.parent.mkdir(parents=True, exist_ok=True)  # the function may have removed it
+            make_directories(self._path.parent)  # the function may have removed it
             self._file = self._path.open("w", encoding="utf-8")
         self._file.writelines(json.dumps(one) + "\n" for one in new)
         self._file.flush()
@@ -161,8 +161,9 @@ def main() -> None:
         study.is_training = True
         try:
             os.chdir(home)
-            is_command = "command" in order["task"]
-            with nullcontext() if is_command else _printing_to(Path(order["directory"]) / OUTPUT):
+            is_command, directory = "command" in order["task"], Path(order["directory"])
+            output = nullcontext() if is_command else _printing_to(directory / OUTPUT)
+            with staying(study_of(directory)), output:
                 kind, news = _train(order, tasks, study)
         except BaseException as error:
             kind, news = "raised", {"text": _told(error)}
@@ -243,7 +244,6 @@ def _call(
 def _mlflow_run(task: Command, order: dict[str, Any], index: int) -> MlflowRun | None:
     """Return the run of a seed in MLflow; None if the study is not tracked there, or MLflow cannot be reached."""
     directory, names = Path(order["directory"]), [measure.name for measure in task.all_measures]
-    directory.mkdir(parents=True, exist_ok=True)
     with suppress(Exception):  # MLflow may raise anything. A command that needs its run does not find it, and says so
         if order["mlflow"]:
             return MlflowRun(order["mlflow"], directory, index, order["trial"], names)
@@ -274,7 +274,6 @@ def _told(error: BaseException) -> str:
 @contextmanager
 def _printing_to(path: Path) -> Iterator[None]:
     """Let what the block prints, also by programs that it starts, be added to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     nowhere, file = os.dup(1), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     _point_output(file)
     sys.stdout, sys.stderr = _streams()  # the function before may have closed or replaced them

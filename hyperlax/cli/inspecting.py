@@ -133,7 +133,7 @@ def show(given: Given) -> int:
     opened = load_study(named_directory(options.directory, "show"), "show")
     record = opened.record
     if options.trial is None:
-        print(study_text(record, opened.state, opened.total, options.top))
+        print(study_text(record, opened.state, opened.total, options.top, opened.agents))
         return 0
     print(trial_text(record, record.trial(options.trial)))
     return 0
@@ -174,7 +174,7 @@ def report(given: Given) -> int:
     options = completed(ReportOptions, given)
     directory = StudyDirectory(named_directory(options.directory, "report"))
     with ending_on_io_error(directory.database, run_again):
-        opened = load_study(directory.root, "report", with_importances=True)
+        opened = load_study(directory.root, "report")
         check_writable(directory)
         write_study_pages(with_confirmation(opened.record))
     print(f"Report: {directory.report}")

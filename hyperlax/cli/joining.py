@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from hyperlax.cli.inspecting import Directory
 from hyperlax.config.option import By, Given, Metavar, OneOf, Range, completed
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
+
+if TYPE_CHECKING:
+    from hyperlax.backends.base import Backend, EngineConfig
+    from hyperlax.engine.checkpoint import CheckpointManager
+    from hyperlax.study.study_run import MakeBackend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,19 @@ class AgentOptions:
         Range(0, unit="seconds"),
         Metavar("SECONDS"),
         By("wait until the study ends"),
+    ] = None
+    algo_and_network_config: Annotated[
+        str | None, "Recipe, by name or path.", Metavar("RECIPE"), By("the study's, if it is your own")
+    ] = None
+    devices: Annotated[
+        tuple[int, ...],
+        "Devices to train on, by their numbers, e.g. 0,1.",
+        Range(0, note="Count devices from 0."),
+        Metavar("N[,N...]"),
+        By("all that JAX sees"),
+    ] = ()
+    slots: Annotated[
+        int | None, "Batches that train here at once.", Range(1), By("as many as there are cores or devices for")
     ] = None
     any_device: Annotated[
         bool,
@@ -45,8 +63,21 @@ def _sbatch(study: Path, is_on_gpu: bool) -> str:
     return shlex.join(["sbatch", *words, "--wrap", f"exec {agent}"])
 
 
+def _backend_here(options: AgentOptions, study: Path) -> MakeBackend:
+    """Return the function that makes the backend of this machine."""
+    from hyperlax.study.study_run import local_backend
+    from hyperlax.tracking.place import with_address
+
+    def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+        own = replace(config, devices=options.devices, slots=options.slots or config.slots)
+        return local_backend(with_address(own, study), checkpoints)
+
+    return make_backend
+
+
 def agent(given: Given) -> int:
     """Train batches of a study until it has ended."""
+    from hyperlax.config.kinds import kind_of
     from hyperlax.config.options import PbtOptions
     from hyperlax.config.stored import named_directory
     from hyperlax.studies import log_from, study_in
@@ -57,7 +88,7 @@ def agent(given: Given) -> int:
     options = completed(AgentOptions, given)
     log_from(options.log_level)
     directory = StudyDirectory(named_directory(options.directory, "agent"))
-    study, recipe = study_in(directory.root, "agent")
+    study, recipe = study_in(directory.root, "agent", options.algo_and_network_config)
     if isinstance(study, PbtOptions):
         raise UsageError(f"agent {directory.root}: holds a population, whose members train together in one place.")
     stored = content_of(directory.manifest)
@@ -65,11 +96,20 @@ def agent(given: Given) -> int:
     if options.sbatch:
         print(_sbatch(directory.root.absolute(), is_on_gpu="(gpu)" in stored.device))
         return 0
+    if options.devices and not kind_of(recipe).has_programs:
+        problem = "{devices}: {0} trains in processes, which see the GPUs that CUDA_VISIBLE_DEVICES names. Set that."
+        raise OptionError("devices", problem, recipe.name)
+    if options.devices:
+        from hyperlax.engine.device import local_devices
+
+        local_devices(options.devices)  # one that does not exist is refused before the study has work
+
     return join(
         directory,
         recipe,
         study.n_trials,
         study.checkpoint_seconds,
+        _backend_here(options, directory.root),
         any_device=options.any_device,
         idle_timeout=options.idle_timeout,
     )

@@ -13,6 +13,7 @@ from typing import TypeVar
 from hyperlax.config.constraints import parse_constraint
 from hyperlax.config.option import Given, options_of
 from hyperlax.config.options import SENSITIVITY, PbtOptions, RunOptions, SearchOptions
+from hyperlax.config.ray_options import check_address, parse_resources
 from hyperlax.config.speech import spoken
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.metrics import OF_RL, check_objectives
@@ -107,7 +108,7 @@ def _check_study_name(name: str, recipe: str) -> None:
 def _check_search(options: SearchOptions, table: MetricTable) -> None:
     check_objectives(options.objective_names, options.objective_directions, table)
     _check_batches(options)
-    _check_agents(options)
+    _check_engine(options)
     if options.is_sweep:
         return
     for text in options.constraints:
@@ -128,18 +129,17 @@ def _check_batches(options: SearchOptions) -> None:
     raise OptionError("runner_hparam_batch_size", problem, lanes, together, counted(together, "trial"))
 
 
-def _check_agents(options: SearchOptions) -> None:
-    if options.agents == "none":
+def _check_engine(options: SearchOptions) -> None:
+    if options.engine == "local":
+        for name in ("agent_resources", "ray_address"):
+            if (value := getattr(options, name)) is not None:
+                problem = f"{{{name}}} {{0}}: is for {{engine}} ray. Give that as well, or leave {{{name}}} out."
+                raise OptionError(name, problem, value)
         return
-    for name, usual in (("pruner", "none"), ("seed_schedule", "fixed")):
-        if (value := getattr(options, name)) != usual:
-            raise OptionError(
-                "agents",
-                f"{{agents}} {{0}}: agents train every trial to its end, which {{{name}}} {{1}} does not. "
-                f"Use {{{name}}} {usual}, or {{agents}} none.",
-                options.agents,
-                value,
-            )
+    if options.agents == 0:
+        raise OptionError("agents", "{agents} 0: with {engine} ray nothing would train. Give at least 1, or none.")
+    parse_resources(options.agent_resources)
+    check_address(options.ray_address)
 
 
 def _check_sampler(options: SearchOptions) -> None:
@@ -180,6 +180,13 @@ def _check_pruning(options: SearchOptions, table: MetricTable) -> None:
             "seed_schedule", "{seed_schedule} racing needs at least 2 seeds to race over. Raise {num_seeds}."
         )
     if options.pruner == "none" and not is_race:
+        if options.in_flight is not None:
+            raise OptionError(
+                "in_flight",
+                "{in_flight} {0} is for studies with {pruner} or {seed_schedule} racing. Without them {optuna_study_batch_size} "
+                "says how many trials train at once.",
+                options.in_flight,
+            )
         return
     for option, what, texts in (
         ("objective_names", "an objective", options.objective_names),

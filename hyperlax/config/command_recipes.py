@@ -69,7 +69,9 @@ def command_of(given: Given) -> Command:
     budget = given.get("budget", 1)
     evaluations = given.get("evaluations") or budget
     if evaluations > budget:
-        problem = "{budget} {0} is less than one step for each of {evaluations} {1}. Raise the first or lower the second."
+        problem = (
+            "{budget} {0} is less than one step for each of {evaluations} {1}. Raise the first or lower the second."
+        )
         raise OptionError("budget", problem, budget, evaluations)
     return Command(
         given["command"],

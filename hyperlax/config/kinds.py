@@ -131,6 +131,7 @@ _INSTEAD = {
     "num_eval_episodes": "it has no episodes. Leave it out",
     "runner_hparam_batch_size": "each of its trials has a process. Give {slots}",
     "packing": "it has no compiled programs. Leave it out",
+    "devices": "its processes see the GPUs that CUDA_VISIBLE_DEVICES names. Set that",
     "save_agents": "its trials leave no agents. Let it write what should stay into the directory that it is given",
     "compilation_cache": "it has no compiled programs. Leave it out",
 }

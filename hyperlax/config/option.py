@@ -260,6 +260,8 @@ class Option:
         """Return a value as the option keeps it. Raises OptionError if it does not accept the value."""
         if self.is_list:
             several = value if isinstance(value, (list, tuple)) else [value]
+            if self.type is int:
+                several = [_number(part) for one in several for part in str(one).split(",")]
             return tuple(map(self._read_one, several))
         if value is None and self.is_optional:
             return None
@@ -354,7 +356,7 @@ def from_json(kind: type[T], stored: Mapping[str, Any], where: str) -> T:
         try:
             values[name] = known[name].read(value)
         except OptionError as error:
-            raise UsageError(f"{where}: the argument {name} is {value!r}, which is not valid. {PUT_BACK}") from error
+            raise UsageError(f"{where}: {error.told(str)} {PUT_BACK}") from error
     return kind(**values)
 
 

@@ -247,6 +247,13 @@ class SearchOptions(RunOptions):
         OneOf(("auto", "pad", "split")),
         PROGRAMS_ONLY,
     ] = "auto"
+    in_flight: Annotated[
+        int | None,
+        "Trials that train at once, on all machines together, in a study with {pruner} or {seed_schedule} racing. What the "
+        "sampler suggests follows from it.",
+        Range(1),
+        By("as many as this machine trains at once"),
+    ] = None
     slots: Annotated[
         int | None,
         "Trials of a task that train at once, each in a process of its own.",
@@ -255,13 +262,45 @@ class SearchOptions(RunOptions):
         PROCESSES_ONLY,
         By("as many as there are cores for"),
     ] = None
+    devices: Annotated[
+        tuple[int, ...],
+        "Devices to train on, by their numbers, e.g. 0,1.",
+        Range(0, note="Count devices from 0."),
+        Metavar("N[,N...]"),
+        MAY_CHANGE,
+        PROGRAMS_ONLY,
+        By("all that JAX sees"),
+    ] = ()
     agents: Annotated[
         int | Literal["none"],
         "Train in agents, which hyperlax agent DIR starts on any machine that sees the study's directory, and start this many "
-        "of them here; 0 only leads. With none, this process trains.",
+        "of them here, which share its devices and cores; 0 only leads. With none, this process trains. With {engine} ray: the "
+        "most agents; none for as many as the cluster has room for.",
         Range(0),
         MAY_CHANGE,
     ] = "none"
+    engine: Annotated[
+        str,
+        "Where trials train: on this machine and in the agents that join it (local), or in agents in a Ray cluster, whose nodes "
+        "may come and go (ray).",
+        OneOf(("local", "ray")),
+        MAY_CHANGE,
+    ] = "local"
+    agent_resources: Annotated[
+        str | None,
+        "What each agent reserves with {engine} ray: cpu=4, cpu=2,gpu=1, cpu=1,gpu=0.25, or resources that nodes have by names of "
+        "their own.",
+        Metavar("NAME=AMOUNT[,...]"),
+        MAY_CHANGE,
+        By("what a trial of a task needs; else cpu=1"),
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        "Ray cluster of {engine} ray: HOST:PORT of its head, auto for the one that this machine is in, or local to start one here.",
+        Metavar("ADDRESS"),
+        THIS_RUN,
+        By("RAY_ADDRESS, else local"),
+    ] = None
     plan_only: Annotated[
         bool, "Print the plan of the next super-batch and exit, without changing the study.", THIS_RUN, By("run it")
     ] = False
@@ -427,6 +466,7 @@ class SweepOptions(SearchOptions):
     pruner_reduction_factor: Annotated[int, HIDDEN] = 3
     pruner_percentile: Annotated[float, HIDDEN] = 25.0
     optuna_study_batch_size: Annotated[int, HIDDEN] = SUPER_BATCH
+    in_flight: Annotated[int | None, HIDDEN] = None
     plan_only: Annotated[bool, HIDDEN, THIS_RUN] = False
     seed_schedule: Annotated[str, HIDDEN] = "fixed"
     confirm_top: Annotated[int, HIDDEN] = 0

@@ -6,12 +6,13 @@ A file is numpy's `.npz` without pickles, whose checksums tell a damaged one.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from msgspec import Meta
 
 from hyperlax.errors import in_sentence, numbered
-from hyperlax.files import convert, open_regular, replacing
+from hyperlax.files import convert, make_directories, open_regular, replacing
 from hyperlax.outputs import directory_of
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,9 @@ _METADATA, _ARRAYS = "metadata", "arrays"
 _LARGEST_SHARE = 0.1
 """Maximum share of the training time that is spent on saving."""
 _BATCH = re.compile(r"trial_\d+\.npz")
-_POOL = re.compile(r"pool_\d+\.npz")
+_POOL = re.compile(r"pool_(?:([\w-]+)_)?\d+\.npz")
+FILES = rf"{_BATCH.pattern}|{_POOL.pattern}"
+"""The names of all files of saved sessions, as a pattern."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class Metadata:
             name, was, now = differing[0], self.identity.get(differing[0]), identity[differing[0]]
             log_restart(self.trials, f"saved with {name} {was}, now it is {now}")
         return not differing
+
+    def only(self, trials: Sequence[int]) -> Metadata:
+        """Return the description of some of its trials."""
+        of_each = dict(zip(self.trials, self.identity["hyperparameters"], strict=True))
+        identity = {**self.identity, "hyperparameters": [of_each[trial] for trial in trials]}
+        return replace(self, trials=tuple(trials), identity=identity)
 
 
 def log_restart(trials: Sequence[int], why: str) -> None:
@@ -81,11 +90,19 @@ class CheckpointManager:
     """The saved sessions of one study.
 
     seconds: minimum time between two saves of a batch; 0 saves at every opportunity. A batch of trials that train to their end has
-    its own file. Lanes that are refilled are saved together.
+    its own file. Lanes that are refilled are saved together, those of each agent apart.
     """
+
+    _owner = ""
 
     def __init__(self, directory: Path, seconds: float):
         self._directory, self.seconds = directory, seconds
+
+    def owned_by(self, agent: str) -> CheckpointManager:
+        """Return one that replaces the saved lanes of an agent only."""
+        owned = copy.copy(self)
+        owned._owner = agent
+        return owned
 
     def load_batch(self, trials: Sequence[int]) -> tuple[Metadata, dict[str, np.ndarray]] | None:
         """Return the last save of the batch that begins with the first of these trials; None if there is none.
@@ -104,26 +121,42 @@ class CheckpointManager:
         return _read_all(self._paths("trial", _BATCH))
 
     def pools(self) -> Iterator[tuple[Metadata, dict[str, np.ndarray]]]:
-        """Yield the saved sessions of refilled lanes. Log files that cannot be read."""
-        for path in self._paths("pool", _POOL):
+        """Yield the saved sessions of refilled lanes, the latest of agents first. Log files that cannot be read."""
+        for path in sorted(self._pools(), key=_age):
             if (found := _load(path)) is not None:
                 yield found
 
     def save_pools(self, states: Sequence[tuple[Metadata, Mapping[str, np.ndarray]]]) -> None:
-        """Replace the saved sessions of refilled lanes, one file after another."""
-        for index, (metadata, arrays) in enumerate(states):
-            _write(self._directory / f"pool_{index:03d}.npz", metadata, arrays)
-        for path in self._paths("pool", _POOL)[len(states) :]:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+        """Replace the saved sessions of refilled lanes, one file after another. Without an owner, replace those of all agents."""
+        prefix = f"pool_{self._owner}_" if self._owner else "pool_"
+        paths = [self._directory / f"{prefix}{index:03d}.npz" for index in range(len(states))]
+        for path, (metadata, arrays) in zip(paths, states, strict=True):
+            _write(path, metadata, arrays)
+        for path in self._pools():
+            if path not in paths and (not self._owner or _owner(path) == self._owner):
+                _remove(path)
+        if self._owner and not states:
+            with contextlib.suppress(OSError):  # not there, or not empty
+                self._directory.rmdir()
+
+    def prune_pools(self, agents: Collection[str], trials: Collection[int]) -> None:
+        """Remove the saved lanes of all agents but these, unless they hold one of these trials."""
+        for path in self._pools():
+            if (owner := _owner(path)) and owner not in agents:
+                with _logging_damage(path):
+                    if not set(_read(path).trials).isdisjoint(trials):
+                        continue
+                _remove(path)
 
     def own_directory(self, trial: int) -> Path:
-        """Return the directory where a trial's own code keeps files. It stays when the trial has ended."""
-        return directory_of(self._directory.parent, trial)
+        """Make and return the directory where a trial's own code keeps files. It stays when the trial has ended."""
+        own = directory_of(self._directory.parent, trial)
+        make_directories(own)
+        return own
 
     def saved_trials(self) -> int:
         """Return how many trials are saved in the middle of their training."""
-        paths = [*self._paths("trial", _BATCH), *self._paths("pool", _POOL)]
+        paths = [*self._paths("trial", _BATCH), *self._pools()]
         return sum(len(metadata.trials) for metadata in _read_all(paths))
 
     def prune(self, trials: tuple[int, ...]) -> None:
@@ -135,7 +168,12 @@ class CheckpointManager:
         self._remove(trials, but=())
 
     def tidy(self) -> None:
-        """Remove the directory if nothing is saved. Do not call this during training: a save may be about to use it."""
+        """Remove the directory if nothing is saved. Do not call this during training: a save may be about to use it.
+
+        An agent that was killed may have left a half-written file.
+        """
+        for path in self._directory.glob(".*.tmp"):
+            _remove(path)
         with contextlib.suppress(OSError):  # not there, or not empty
             self._directory.rmdir()
 
@@ -150,8 +188,29 @@ class CheckpointManager:
     def _path(self, trials: Sequence[int]) -> Path:
         return self._directory / f"trial_{trials[0]:05d}.npz"
 
+    def _pools(self) -> list[Path]:
+        return self._paths("pool", _POOL)
+
     def _paths(self, kind: str, name: re.Pattern[str]) -> list[Path]:
         return sorted(path for path in self._directory.glob(f"{kind}_*.npz") if name.fullmatch(path.name))
+
+
+def _owner(path: Path) -> str:
+    """Return the agent of saved lanes, "" if there is none."""
+    found = _POOL.fullmatch(path.name)
+    return found[1] or "" if found else ""
+
+
+def _age(path: Path) -> tuple[bool, float, str]:
+    """Return a key that orders saved lanes: those of agents first, the latest before the others."""
+    with contextlib.suppress(OSError):
+        return (False, -path.stat().st_mtime, path.name) if _owner(path) else (True, 0.0, path.name)
+    return True, 0.0, path.name
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _write(path: Path, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:

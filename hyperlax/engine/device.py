@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import functools
-import glob
-import logging
 import os
 import resource
 import sys
-import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,13 +15,12 @@ import jax
 
 from hyperlax.engine.costs import FILE, Costs, fingerprint, tell_not_kept
 from hyperlax.engine.executables import FOLDER, Executables, cpu_info, open_executables
+from hyperlax.engine.jax_cache import write_whole_entries
 from hyperlax.engine.keys import pin_generator
-from hyperlax.engine.machine import cores
-from hyperlax.errors import UsageError
+from hyperlax.engine.machine import cores, gpus
+from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.files import expanded
-from hyperlax.xla import refuse_fork, require_safe_scheduler
-
-log = logging.getLogger(__name__)
+from hyperlax.xla import backend_started, refuse_fork, require_safe_scheduler
 
 VERSION = version("hyperlax")
 
@@ -60,7 +55,7 @@ def prepare_jax(compilation_cache: bool) -> None:
     keeps = compilation_cache and _can_keep(cache_directory())
     jax.config.update("jax_enable_compilation_cache", keeps)
     if keeps:
-        _tell_cache_errors_once()
+        write_whole_entries()
         jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -74,40 +69,6 @@ def _can_keep(directory: Path) -> bool:
         tell_not_kept(directory, error.strerror or str(error))
         return False
     return True
-
-
-def _tell_cache_errors_once() -> None:
-    """Log one sentence where jax would warn for every program that it cannot write or read, and remove what it cannot read.
-
-    jax writes into an entry in place, and never replaces it: one that a full disk or a kill has cut short would stay for ever.
-    """
-    if getattr(warnings.showwarning, "tells_cache_errors_once", False):
-        return
-    show: Any = warnings.showwarning
-
-    def show_others(message: Warning | str, *rest: Any, **more: Any) -> None:
-        verb, found, reason = str(message).partition(" persistent compilation cache entry for ")
-        if found:
-            name, _, why = reason.strip("'").partition("': ")
-            if "reading" not in verb or not _removed(name):
-                tell_not_kept(cache_directory(), why, is_read="reading" in verb)
-        else:
-            show(message, *rest, **more)
-
-    show_others.tells_cache_errors_once = True  # pyright: ignore[reportFunctionMemberAccess]
-    warnings.showwarning = show_others
-
-
-def _removed(program: str) -> bool:
-    """Remove jax's entries of a program that it cannot read. Return whether there were any."""
-    entries = list(cache_directory().glob(f"{glob.escape(program)}-*-cache"))
-    for entry in entries:
-        with suppress(OSError):
-            entry.unlink()
-    gone = bool(entries) and not any(entry.exists() for entry in entries)
-    if gone:
-        log.warning("%s: a compiled program is damaged. It is removed, and compiled again.", entries[0])
-    return gone
 
 
 def program_name(algorithm: Any, lanes: int, seeds: int) -> str:
@@ -145,10 +106,37 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error) for word in _OUT_OF_MEMORY)
 
 
-def slot_devices() -> list[Any]:
-    """Return the device of every slot: on CPU, the single device once per core; otherwise every local device once."""
-    devices = jax.local_devices()
-    return devices * cores() if devices[0].platform == "cpu" else devices
+def local_devices(chosen: Sequence[int] = ()) -> list[Any]:
+    """Return this machine's devices, or those with these indices.
+
+    A GPU that is not chosen is left alone if JAX has not started yet: when it starts, it reserves memory on all that it sees.
+
+    Raises:
+      OptionError: A device does not exist.
+    """
+    if chosen and not backend_started() and max(chosen) < len(gpus()):
+        jax.config.update("jax_cuda_visible_devices", ",".join(map(str, chosen)))
+    found = jax.local_devices()
+    is_cpu = found[0].platform == "cpu"
+    known = {index if is_cpu else device.local_hardware_id: device for index, device in enumerate(found)}
+    for index in chosen:
+        if index not in known:
+            there = ", ".join(f"{number} ({device.device_kind})" for number, device in known.items())
+            problem = "{devices} {0}: there is no device {1}. JAX has {2} here: {3}. Name some of these, or leave {devices} out."
+            asked = ",".join(map(str, chosen))
+            raise OptionError("devices", problem, asked, index, counted(len(known), "device"), there)
+    return [known[index] for index in dict.fromkeys(chosen)] or found
+
+
+def slot_devices(chosen: Sequence[int] = (), at_most: int | None = None) -> list[Any]:
+    """Return the device of every slot: on CPUs one slot per core, spread over the devices; otherwise every device once.
+
+    chosen: see `local_devices`. at_most: the most slots, None for no limit.
+    """
+    devices = local_devices(chosen)
+    if devices[0].platform == "cpu":
+        devices = [devices[slot % len(devices)] for slot in range(max(cores(), len(devices)))]
+    return devices[:at_most]
 
 
 def automatic_lanes(super_batch: int, slots: Sequence[Any]) -> int:

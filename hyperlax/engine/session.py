@@ -277,17 +277,17 @@ def identity_of(
 ) -> dict[str, Any]:
     """Return everything that decides the bits of these trials, except the program's code. seed: the study's."""
     length = task.run_length
-    own = [leaf.tobytes() for trial in trials for leaf in jax.tree.leaves(task.lane(trial))]
+    own = [fingerprint(*(leaf.tobytes() for leaf in jax.tree.leaves(task.lane(trial)))) for trial in trials]
     return {
         **device.identity(),
-        "program": fingerprint(algorithm, *map(task.program, trials)),
+        "program": fingerprint(algorithm, *dict.fromkeys(map(task.program, trials))),
         "lanes": lanes,
         "seeds": seeds,
         "seed": seed,
         "budget": length.total_timesteps,
         "evaluations": length.num_evaluations,
         "episodes": length.num_eval_episodes,
-        "hyperparameters": fingerprint(*own),
+        "hyperparameters": own,
         "stream": list(stream),
     }
 

@@ -45,8 +45,7 @@ class InMemoryStudy:
         """Return the sampler's next trial; its `number` is its place. params: of an enqueued trial."""
         if params is not None:
             self.study.enqueue_trial(dict(params))
-        place = self.study.ask(self._space.optuna).number
-        return self.study.get_trials(deepcopy=False)[place]
+        return self._storage.get_trial(self.study.ask(self._space.optuna)._trial_id)
 
     def hold(self, trials: Sequence[FrozenTrial]) -> None:
         """Add these trials as if they had been asked for and told, each at the place of its index."""

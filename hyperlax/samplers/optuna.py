@@ -243,12 +243,15 @@ def _begin_generation(sampler: BaseSampler, study: Study, super_batch: int) -> N
 
     Optuna begins one when the last has `population_size` *complete* trials. After a single failure, a whole super-batch would be
     drawn from the same parents again, or at random in the first generation. Here two complete trials suffice, and selection
-    still keeps up to `population_size` of all. Asking for the parents in every generation keeps Optuna's recursion flat.
+    still keeps up to `population_size` of all. Asking for the parents in every generation keeps Optuna's recursion flat. Those of
+    earlier generations are known from the super-batches before.
     """
     if not isinstance(sampler, (NSGAIISampler, NSGAIIISampler)):
         return
     sampler.population_size = super_batch
-    generation, complete = 0, 0
+    prefix = sampler._get_parent_cache_key_prefix()
+    bred = sum(key.startswith(prefix) for key in study._storage.get_study_system_attrs(study._study_id))
+    generation, complete = (bred - 1, 2) if bred else (0, 0)
     while population := sampler.get_population(study, generation):
         complete += len(population)
         if complete < 2:

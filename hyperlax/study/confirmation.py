@@ -74,8 +74,11 @@ def configurations(record: StudyRecord, base: Config) -> list[Configuration]:
 
 def confirmation_of(record: StudyRecord, base: Config) -> Confirmation | None:
     """Return the confirmation in the study's directory, None if there is none. base: as in `configurations`."""
-    wanted, seeds = configurations(record, base), record.arguments["confirm_seeds"]
-    results = read_results(StudyDirectory(record.directory).confirmation, [c.trial for c in wanted], seeds)
+    directory, seeds = StudyDirectory(record.directory).confirmation, record.arguments["confirm_seeds"]
+    if not complete_batches(directory):
+        return None
+    wanted = configurations(record, base)
+    results = read_results(directory, [c.trial for c in wanted], seeds)
     if not results:
         return None
     leading = next(iter(record.objectives))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -34,18 +33,14 @@ from hyperlax.files import replacing
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
 from hyperlax.study.database_file import PATIENCE, Damaged, connect, content
+from hyperlax.study.database_rows import NUMBER, find_study, is_own, read_rows
 from hyperlax.study.io_errors import problem_of
 from hyperlax.trial import TrialResult
 
-_NUMBER = "hyperlax:number"
-"""The system attribute with the number of a trial that Hyperlax inserted. A copy of its row has another number."""
+_METRIC_NAMES = "study:metric_names"
+"""The system attribute of a study with the names of its objectives."""
 TAKEN_OVER = "hyperlax:taken_over"
 """The system attribute of a trial that began as a foreign one: the key of its row then."""
-
-_OWN_NUMBERS = (
-    "SELECT trials.trial_id, number, state, value_json FROM trials LEFT JOIN trial_system_attributes "
-    "ON trial_system_attributes.trial_id = trials.trial_id AND key = ? WHERE study_id = ? ORDER BY number, trials.trial_id"
-)
 
 
 class StudyDatabase:
@@ -57,18 +52,19 @@ class StudyDatabase:
         Raises ValueError if the file, which `check` found sound, holds a study of that name with other directions.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = [StudyDirection[name.upper()] for name in objectives.values()]
-        if is_new := not path.exists() or path.stat().st_size == 0:
-            _create(path, study_name, directions)
-        self._rdb = _open_rdb(path, is_new)
-        self._study = optuna.create_study(
-            study_name=study_name, storage=self._rdb, directions=directions, load_if_exists=True
-        )
-        found = [direction.name.lower() for direction in self._study.directions]
-        if found != list(objectives.values()):
-            raise ValueError(f"its study has directions {found}, study.json says {dict(objectives)}")
-        self._objectives, self._constraints = dict(objectives), tuple(constraints)
-        self._study_id = self._rdb.get_study_id_from_name(study_name)
+        if not path.exists() or path.stat().st_size == 0:
+            with replacing(path) as temporary:  # Optuna makes its tables one by one; here all of them appear together
+                _add_study(temporary, study_name, objectives)
+        with closing(connect(path)) as connection:
+            found = find_study(connection, study_name, objectives)
+        if found is None:
+            found = _add_study(path, study_name, objectives)
+        self._study_id, self._objectives, self._constraints = found, dict(objectives), tuple(constraints)
+        self._connection, self._version = connect(path), -1
+        self._own: dict[int, FrozenTrial] = {}  # by number
+        self._foreign: dict[int, FrozenTrial] = {}  # by the key of its row
+        self._unfinished: set[int] = set()
+        self._newest_row, self._changed_rows = -1, set[int]()
 
     @property
     def needed(self) -> set[str]:
@@ -77,26 +73,38 @@ class StudyDatabase:
 
     def close(self) -> None:
         """Close the file."""
-        _close(self._rdb)
+        self._connection.close()
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Set the study's user attributes and the names of its objectives, where they differ."""
-        known = self._study.user_attrs
-        for key, value in attributes.items():
-            if known.get(key) != value:
-                self._study.set_user_attr(key, value)
-        if self._study.metric_names != list(self._objectives):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._study.set_metric_names(list(self._objectives))
+        wanted = {
+            "study_user_attributes": attributes,
+            "study_system_attributes": {_METRIC_NAMES: list(self._objectives)},
+        }
+        for table, own in wanted.items():
+            rows = self._connection.execute(
+                f"SELECT key, value_json FROM {table} WHERE study_id = ?", (self._study_id,)
+            )
+            known = dict(rows.fetchall())
+            changed = {key: value for key, value in own.items() if known.get(key) != json.dumps(value)}
+            if changed:
+                with self._transaction() as cursor:
+                    _insert_attributes(cursor, table, self._study_id, changed)
 
     def trials(self) -> list[FrozenTrial]:
-        """Return the study's own trials by number. Do not modify them."""
-        return [trial for trial in self._study.get_trials(deepcopy=False) if _is_own(trial)]
+        """Return the study's own trials by number, without times. Do not modify them."""
+        self._catch_up()
+        return list(self._own.values())
+
+    def unfinished(self) -> list[int]:
+        """Return the numbers of the study's own trials that have not ended."""
+        self._catch_up()
+        return sorted(self._unfinished)
 
     def foreign(self) -> list[FrozenTrial]:
         """Return the trials that other programs added, by their present number. Do not modify them."""
-        return [trial for trial in self._study.get_trials(deepcopy=False) if not _is_own(trial)]
+        self._catch_up()
+        return self._in_order()
 
     def insert(self, trials: Sequence[AskedTrial], distributions: Mapping[str, BaseDistribution]) -> None:
         """Add WAITING trials under the next numbers, all of them or none. Foreign ones move behind them.
@@ -105,10 +113,12 @@ class StudyDatabase:
         """
         texts = {name: distribution_to_json(distribution) for name, distribution in distributions.items()}
         with self._transaction() as cursor:
-            own, foreign = self._split(cursor)
-            moves = bool(foreign)
+            self._read_changed()
+            own, foreign = len(self._own), {trial._trial_id: trial.state.name for trial in self._in_order()}
+            self._changed_rows |= foreign.keys()
             for number, trial in enumerate(trials, own):
                 row = self._make_row(cursor, number, trial.system_attrs.get(TAKEN_OVER, -1), foreign)
+                self._changed_rows.add(row)
                 cursor.executemany(
                     "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (?, ?, ?, ?)",
                     [
@@ -117,11 +127,9 @@ class StudyDatabase:
                     ],
                 )
                 _insert_attributes(cursor, "trial_user_attributes", row, trial.user_attrs)
-                _insert_attributes(cursor, "trial_system_attributes", row, {**trial.system_attrs, _NUMBER: number})
+                _insert_attributes(cursor, "trial_system_attributes", row, {**trial.system_attrs, NUMBER: number})
             behind = enumerate(foreign, own + len(trials))
             cursor.executemany("UPDATE trials SET number = ? WHERE trial_id = ?", list(behind))
-        if moves:
-            self._reload()
 
     def start(self, numbers: Iterable[int]) -> None:
         """Set WAITING trials to RUNNING, from now."""
@@ -145,9 +153,8 @@ class StudyDatabase:
                 )
         now = _now()
         with self._transaction() as cursor:
-            ended_before = [self._finish_one(cursor, result, batch, now) for result in results]
-        if any(ended_before):
-            self._reload()
+            for result in results:
+                self._finish_one(cursor, result, batch, now)
 
     def requeue_ended(self, numbers: Iterable[int]) -> None:
         """Set trials that have ended to WAITING, without the record of their end."""
@@ -163,7 +170,6 @@ class StudyDatabase:
                     "UPDATE trials SET state = 'WAITING', datetime_start = NULL, datetime_complete = NULL WHERE trial_id = ?",
                     row,
                 )
-        self._reload()
 
     def invalidate(self, reasons: Mapping[int, str]) -> None:
         """Set COMPLETE trials to FAIL, which takes them out of every ranking. Metrics stay as user attributes.
@@ -176,12 +182,11 @@ class StudyDatabase:
                 cursor.execute("DELETE FROM trial_values WHERE trial_id = ?", (row,))
                 _insert_attributes(cursor, "trial_user_attributes", row, {"reason": reason})
                 cursor.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (row,))
-        self._reload()
 
-    def _finish_one(self, cursor: Any, result: TrialResult, batch: str, now: str) -> bool:
-        """Write the result of a trial. Return whether another program had told one, which is replaced."""
+    def _finish_one(self, cursor: Any, result: TrialResult, batch: str, now: str) -> None:
+        """Write the result of a trial. It replaces one that another program told."""
         row, values = self._row(cursor, result.number), self._values(result)
-        told = _delete_results(cursor, row)
+        _delete_results(cursor, row)
         _insert_attributes(cursor, "trial_user_attributes", row, _attributes_of(result, batch))
         if values and self._constraints:
             violated = {CONSTRAINTS: violations(self._constraints, result.metrics)}
@@ -200,7 +205,6 @@ class StudyDatabase:
             "WHERE trial_id = ?",
             (result.state, now, now, row),
         )
-        return told
 
     def _values(self, result: TrialResult) -> list[float]:
         """Return a value per objective for COMPLETE, else none."""
@@ -218,24 +222,54 @@ class StudyDatabase:
         )
         return cursor.lastrowid
 
-    def _split(self, cursor: Any) -> tuple[int, dict[int, str]]:
-        """Return how many trials are the study's own, and the state of each foreign one by its row, in their order."""
-        rows = cursor.execute(_OWN_NUMBERS, (_NUMBER, self._study_id)).fetchall()
-        foreign = {row: state for row, number, state, mark in rows if mark is None or json.loads(mark) != number}
-        return len(rows) - len(foreign), foreign
+    def _in_order(self) -> list[FrozenTrial]:
+        return sorted(self._foreign.values(), key=lambda trial: trial.number)
 
-    def _reload(self) -> None:
-        """Forget the trials that Optuna keeps in memory, since it takes numbers and ends for final."""
-        self._study = optuna.load_study(study_name=self._study.study_name, storage=self._rdb)
+    def _catch_up(self) -> None:
+        self._connection.execute("BEGIN")  # all tables as they are at one time
+        try:
+            self._read_changed()
+        finally:
+            self._connection.rollback()
+
+    def _read_changed(self) -> None:
+        """Read the trials that were added or may have changed since the last call, and no others: the cost does not grow.
+
+        Changes by other programs to trials that have ended are not seen. To be called in a transaction.
+        """
+        ((version,),) = self._connection.execute("PRAGMA data_version")
+        if version != self._version:  # another connection has written
+            self._version = version
+            self._changed_rows |= {self._own[number]._trial_id for number in self._unfinished}
+            self._changed_rows |= {row for row, trial in self._foreign.items() if not trial.state.is_finished()}
+        elif not self._changed_rows:
+            return
+        for trial in read_rows(self._connection, self._study_id, self._changed_rows, self._newest_row):
+            self._keep(trial)
+        self._changed_rows = set()
+
+    def _keep(self, trial: FrozenTrial) -> None:
+        """Keep a trial that was read. Raises ValueError if the study has another trial of its own with that number."""
+        self._newest_row = max(self._newest_row, trial._trial_id)
+        self._foreign.pop(trial._trial_id, None)
+        if not is_own(trial):
+            self._foreign[trial._trial_id] = trial
+            return
+        if self._own.setdefault(trial.number, trial)._trial_id != trial._trial_id:
+            raise ValueError(f"it has trial {trial.number} twice")
+        self._own[trial.number] = trial
+        (self._unfinished.discard if trial.state.is_finished() else self._unfinished.add)(trial.number)
 
     def _row(self, cursor: Any, number: int) -> int:
-        """Return the key of a trial's row."""
+        """Return the key of the row of a trial that is about to be changed."""
         ((row,),) = cursor.execute(
             "SELECT trial_id FROM trials WHERE study_id = ? AND number = ?", (self._study_id, number)
         )
+        self._changed_rows.add(row)
         return row
 
     def _update(self, change: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        self._changed_rows |= {self._own[number]._trial_id for *_, number in rows if number in self._own}
         with self._transaction() as cursor:
             cursor.executemany(
                 f"UPDATE trials SET {change} WHERE study_id = {int(self._study_id)} AND number = ? "
@@ -249,17 +283,14 @@ class StudyDatabase:
 
         The lock is taken at once: SQLite refuses a transaction that reads first and then writes while another one writes.
         """
-        connection = self._rdb.engine.raw_connection()
         try:
-            cursor = connection.cursor()
+            cursor = self._connection.cursor()
             cursor.execute("BEGIN IMMEDIATE")
             yield cursor
-            connection.commit()
+            self._connection.commit()
         except BaseException:
-            connection.rollback()
+            self._connection.rollback()
             raise
-        finally:
-            connection.close()
 
 
 def url_of(path: Path) -> str:
@@ -273,11 +304,6 @@ def reading_only(database: Path) -> RDBStorage:
     return RDBStorage(url_of(database), engine_kwargs=engine, skip_table_creation=True)
 
 
-def own_number(trial: FrozenTrial) -> int | None:
-    """Return the number that a trial has in its study's own database; None for one that another program added."""
-    return trial.system_attrs.get(_NUMBER)
-
-
 def read_finished(path: Path, study_name: str) -> tuple[dict[str, Any], list[FrozenTrial]]:
     """Return the user attributes of a study, and its own trials that have ended, by number. Writes nothing."""
     storage = reading_only(path)
@@ -286,7 +312,7 @@ def read_finished(path: Path, study_name: str) -> tuple[dict[str, Any], list[Fro
         trials = [
             t
             for t in study.get_trials(deepcopy=False)
-            if _is_own(t) and t.state.is_finished() and "batch" in t.user_attrs
+            if is_own(t) and t.state.is_finished() and "batch" in t.user_attrs
         ]
         return study.user_attrs, trials
     finally:
@@ -299,19 +325,15 @@ def given_params(frozen: FrozenTrial) -> dict[str, Any]:
     return {**(fixed if isinstance(fixed, dict) else {}), **frozen.params}
 
 
-def _create(path: Path, study_name: str, directions: Sequence[StudyDirection]) -> None:
-    """Write a database with a study without trials. Optuna makes its tables one by one; here all of them appear together."""
-    with replacing(path) as temporary:
-        rdb = _open_rdb(temporary, is_new=True)
-        try:
-            optuna.create_study(study_name=study_name, storage=rdb, directions=directions)
-        finally:
-            _close(rdb)
-
-
-def _open_rdb(path: Path, is_new: bool = False) -> RDBStorage:
+def _add_study(path: Path, study_name: str, objectives: Mapping[str, str]) -> int:
+    """Add a study without trials to a database, with Optuna's tables if it has none. Return its key."""
     engine = {"connect_args": {"timeout": PATIENCE}}
-    return RDBStorage(url_of(path), engine_kwargs=engine, skip_compatibility_check=is_new)
+    rdb = RDBStorage(url_of(path), engine_kwargs=engine, skip_compatibility_check=True)
+    directions = [StudyDirection[name.upper()] for name in objectives.values()]
+    try:
+        return optuna.create_study(study_name=study_name, storage=rdb, directions=directions)._study_id
+    finally:
+        _close(rdb)
 
 
 def _close(rdb: RDBStorage) -> None:
@@ -319,19 +341,17 @@ def _close(rdb: RDBStorage) -> None:
     rdb.engine.dispose()
 
 
-def _is_own(trial: FrozenTrial) -> bool:
-    return own_number(trial) == trial.number
-
-
-def _delete_results(cursor: Any, row: int) -> bool:
-    """Delete the values of a trial. Return whether there were any."""
-    tables = ("trial_values", "trial_intermediate_values")
-    return sum(cursor.execute(f"DELETE FROM {table} WHERE trial_id = ?", (row,)).rowcount for table in tables) > 0
+def _delete_results(cursor: Any, row: int) -> None:
+    """Delete the values of a trial."""
+    for table in ("trial_values", "trial_intermediate_values"):
+        cursor.execute(f"DELETE FROM {table} WHERE trial_id = ?", (row,))
 
 
 def _insert_attributes(cursor: Any, table: str, row: int, attributes: Mapping[str, Any]) -> None:
+    """Write attributes of a trial, or of a study. row: its key."""
+    owner = table.partition("_")[0]
     cursor.executemany(
-        f"INSERT OR REPLACE INTO {table} (trial_id, key, value_json) VALUES (?, ?, ?)",
+        f"INSERT OR REPLACE INTO {table} ({owner}_id, key, value_json) VALUES (?, ?, ?)",
         [(row, key, json.dumps(value)) for key, value in attributes.items()],
     )
 
@@ -371,7 +391,7 @@ def read_recorded(path: Path, study_name: str) -> _Recorded:
             "JOIN trial_system_attributes AS own ON own.trial_id = trials.trial_id AND own.key = ? "
             "AND own.value_json = CAST(number AS TEXT) LEFT JOIN trial_user_attributes AS batch "
             "ON batch.trial_id = trials.trial_id AND batch.key = 'batch' WHERE study_name = ?",
-            (_NUMBER, study_name),
+            (NUMBER, study_name),
         ).fetchall()
     finished = {number for number, state, batch in rows if batch and state not in ("WAITING", "RUNNING")}
     return _Recorded({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})

@@ -1,26 +1,22 @@
-"""The directory of a study: its paths, its own files, its complete batches, and the process that holds it."""
+"""The directory of a study: its paths, its own files and its complete batches."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
 import shutil
-import socket
 import tempfile
-import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from hyperlax.backends.work import FILES, WORK
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
+from hyperlax.engine.checkpoint import FILES as SAVED
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.files import TO_READ, TO_WRITE, is_too_long, naming, open_regular, write_text
+from hyperlax.files import is_too_long, read_csv, refuse_moved, write_text
 from hyperlax.outputs import KEPT_OUTPUT, OWN_FILES
 from hyperlax.recipe import Recipe
 from hyperlax.study import database_file
@@ -34,7 +30,6 @@ SAMPLES, _JOURNAL, TRIALS, CONFIRMED = "samples.csv", "journal.jsonl", "trials.c
 SENSITIVITY_CSV = "sensitivity.csv"
 SCHEDULE, TRACKING, MIRROR = "pbt_schedule.json", "mlflow.json", "mirror.json"
 BEST_FILE, PARETO_FILE = "best_optuna_params.json", "pareto_front_params.json"
-LOCK = ".lock"
 AGENTS, PLOTS_DIRECTORY, PLOTLY_FILE, CHECKPOINTS, CONFIRMATION, _ANALYSIS = (
     "agents", "analysis_plots", "plotly.min.js", "checkpoints", "confirmation", "analysis",
 )  # fmt: skip
@@ -43,10 +38,6 @@ HYPERPARAMS_CSV, CURVES_CSV, SUMMARY_CSV = "hyperparams.csv", "curves.csv", "sum
 INTERMEDIATE_CSV, TIMING_JSON = "intermediate.csv", "timing.json"
 TEMPORARY = re.compile(r"\.[^/]+\.\d+\.\d+\.tmp(-journal)?")
 """A name that `files.replacing` writes to first."""
-LOOK_SECONDS = 1.0
-"""Seconds that a starting process waits for processes that only check whether the study runs."""
-_MOST_OF_A_NAME = 400
-"""Bytes of a lock that are read: the name of the process that holds it."""
 _WRITTEN_LAST = TRIALS
 _EXEC_BATCH = re.compile(r"optuna_exec_batch_\d+")
 _BATCH = re.compile(r"batch_\d+")
@@ -76,7 +67,7 @@ _OWN: dict[str, str] = {
     + rf"|{re.escape(_DATABASE)}(\.backup|\.damaged\d*)?(-journal|-wal|-shm)?",
     AGENTS: r"trial_\d+\.(safetensors|json|gif)",
     PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
-    rf"({CONFIRMATION}/)?{CHECKPOINTS}": r"(trial|pool)_\d+\.npz",
+    rf"({CONFIRMATION}/)?{CHECKPOINTS}": SAVED,
     rf"({CONFIRMATION}/)?{OWN_FILES}": "",
     rf"({CONFIRMATION}/)?{OWN_FILES}/trial_\d+(/.*)?": r".*",
     CONFIRMATION: "",
@@ -153,13 +144,16 @@ class StudyDirectory:
 
         Raises FileNotFoundError if the study was moved or removed: writing would make its directory again.
         """
-        if not self.root.is_dir():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root))
+        refuse_moved(self.root)
         return next_batch(self.exec_batch(super_batch) / "samples", [self.root / name for name in named])
 
     def complete_batches(self) -> list[Path]:
         """Return every batch of the search whose files are all on disk, in order."""
         return [batch for samples in self._samples() for batch in complete_batches(samples)]
+
+    def ended(self) -> int:
+        """Return how many trials have ended, by the files of complete batches."""
+        return len({row["trial"] for batch in self.complete_batches() for row in read_csv(batch / SUMMARY_CSV)})
 
     def discard_incomplete(self, named: Collection[str]) -> None:
         """Remove temporary files and incomplete batches that a killed process left. The trials of those batches are run again.
@@ -294,119 +288,3 @@ def make_directory(path: Path) -> None:
             raise
         problem = "{output_root}: {0} cannot be made ({1}). Choose another directory."
         raise OptionError("output_root", problem, path, error.strerror) from error
-
-
-@contextmanager
-def only_one_process(root: Path, is_named: bool = True) -> Iterator[None]:
-    """Lock the directory for this process.
-
-    The system releases the lock when a process dies. Windows has no such lock.
-
-    Args:
-      root: The directory; it is made if it is missing.
-      is_named: Whether to write this process's name into the lock's file, which needs room on the disk.
-
-    Raises:
-      UsageError: Another process holds the lock (the message names it), or the directory may not be written.
-    """
-    make_directory(root)
-    if os.name == "nt":
-        yield
-        return
-    with _locked(root) as file:
-        if is_named:
-            with naming(root / LOCK):
-                file.truncate(0)
-                os.pwrite(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
-        file.truncate(0)
-
-
-def _locked(root: Path) -> BinaryIO:
-    """Return the open, locked file of a directory. Waits for processes that only check the lock.
-
-    `flock` by hand and not a package for locks: those know only exclusive locks, and truncate the file with the holder's name.
-    """
-    import fcntl
-
-    path, until = root / LOCK, time.monotonic() + LOOK_SECONDS
-    while True:
-        refuse_running(root)
-        with refusing_forbidden(path):
-            file = open_regular(path, TO_WRITE | os.O_CREAT)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except FileNotFoundError:
-            pass  # a process that deleted the study removed the file that was opened here
-        except BlockingIOError as error:
-            if time.monotonic() > until:
-                file.close()
-                raise StudyRunning(root, "") from error
-        except OSError as error:
-            log.warning("%s cannot be locked (%s): take care that no other process runs this study.", root, error)
-            return file
-        file.close()
-        time.sleep(0.01)
-
-
-def refuse_running(root: Path) -> None:
-    """Raise UsageError, naming the process, if another one holds the directory. Writes nothing."""
-    if (holder := holder_of(root)) is not None:
-        raise StudyRunning(root, holder)
-
-
-def holder_of(root: Path) -> str | None:
-    """Return the description of the process that holds the directory, None if it is free. Writes nothing.
-
-    Where the system cannot lock (some network file systems), the process that the file names counts as the holder while it lives
-    on this machine.
-    """
-    if os.name == "nt":
-        return None
-    import fcntl
-
-    try:
-        with refusing_forbidden(root / LOCK), open_regular(root / LOCK, TO_READ) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _name_in(file)
-            except OSError:
-                return holder if _lives(holder := _name_in(file)) else None
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UsageError(
-            f"{root / LOCK}: cannot be read ({error.strerror}). Remove it if no process runs this study."
-        ) from error
-    return None
-
-
-def _name_in(lock: BinaryIO) -> str:
-    return lock.read(_MOST_OF_A_NAME).decode(errors="replace").strip()
-
-
-class StudyRunning(UsageError):
-    """A study that another process holds. root: its directory."""
-
-    def __init__(self, root: Path, holder: str):
-        self.root = root
-        super().__init__(
-            f"{root}: {holder or 'another process'} is running this study. Wait for it, or stop it and resume."
-        )
-
-
-def _lives(holder: str) -> bool:
-    """Return whether the file's process lives on this machine."""
-    found = re.fullmatch(r"process (\d+) on (.+)", holder)
-    if not found or found[2] != socket.gethostname():
-        return False
-    try:
-        os.kill(int(found[1]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -6,7 +6,8 @@ Watanabe, Bansal and Hutter, "PED-ANOVA: Efficiently Quantifying Hyperparameter 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -18,6 +19,26 @@ _TOP = 0.1
 """Share of the trials that count as good."""
 _CELLS = 50
 """The most cells of a hyperparameter's domain."""
+
+
+class Importances(Mapping[str, dict[str, float]]):
+    """The importances of a study, as `importances` returns them, computed when they are first read: few readers need them."""
+
+    def __init__(self, trials: Sequence[FrozenTrial], objectives: Mapping[str, str]):
+        self._of = trials, objectives
+
+    @cached_property
+    def _shares(self) -> dict[str, dict[str, float]]:
+        return importances(*self._of)
+
+    def __getitem__(self, objective: str) -> dict[str, float]:
+        return self._shares[objective]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shares)
+
+    def __len__(self) -> int:
+        return len(self._shares)
 
 
 def importances(trials: Sequence[FrozenTrial], objectives: Mapping[str, str]) -> dict[str, dict[str, float]]:
@@ -60,10 +81,10 @@ def _divergence(distribution: BaseDistribution, values: Sequence[object], is_goo
 
 def _cells(distribution: BaseDistribution, values: Sequence[object]) -> tuple[np.ndarray, int]:
     """Return int64[values], the cell of the domain in which each value is, and the number of cells."""
-    inner = np.array([distribution.to_internal_repr(value) for value in values])
     if isinstance(distribution, CategoricalDistribution):
-        return inner.astype(int), len(distribution.choices)
+        return np.array([distribution.to_internal_repr(value) for value in values], int), len(distribution.choices)
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    inner = np.array(values, float)
     low, high, count = distribution.low, distribution.high, _CELLS
     if distribution.log and isinstance(distribution, IntDistribution):
         count = min(count, math.ceil(math.log2(high - low + 1)) + 1)

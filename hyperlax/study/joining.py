@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 from hyperlax.backends.child import Child
-from hyperlax.backends.local_agents import start_agent
+from hyperlax.backends.local_agents import Share, start_agent
 from hyperlax.config.stored import MANIFEST
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.study.directory import StudyRunning, holder_of
+from hyperlax.study.lock import StudyRunning, holder_of
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,11 @@ class _Study(Protocol):
     def run(self) -> int: ...
 
 
-def lead_or_join(plan: Callable[[], _Study]) -> int:
+def lead_or_join(plan: Callable[[], _Study], share: Share) -> int:
     """Lead the study that `plan` returns, or train for the process that leads it until that ends. Returns the exit status.
 
-    plan: raises UsageError, maybe from a StudyRunning, while another process holds the study.
+    plan: raises UsageError, maybe from a StudyRunning, while another process holds the study. share: of the agent that trains for
+    another process.
     """
     while True:
         try:
@@ -49,12 +50,12 @@ def lead_or_join(plan: Callable[[], _Study]) -> int:
             except UsageError:
                 if holder_of(root) is None:
                     raise
-        status = _train_for_leader(root)
+        status = _train_for_leader(root, share)
         if status is not None:
             return status
 
 
-def _train_for_leader(root: Path) -> int | None:
+def _train_for_leader(root: Path, share: Share) -> int | None:
     """Train until the study has ended, and return the exit status; None as soon as nobody leads the study."""
     stop = StopRequest()
     with stopping_on_signals(stop):
@@ -63,7 +64,7 @@ def _train_for_leader(root: Path) -> int | None:
                 return stop.exit_status if stop.is_set() else None
             time.sleep(_LOOK_SECONDS)
         log.info("Training for %s, which runs the study in %s.", holder_of(root) or "another process", root)
-        child = start_agent(root, "INFO")
+        child = start_agent(root, "INFO", share)
         is_led = _wait(child, stop, root)
     how = child.wait()
     if stop.is_set():

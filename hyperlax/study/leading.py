@@ -8,34 +8,45 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents
+from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, shares
+from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
+from hyperlax.engine.machine import gpus
 from hyperlax.errors import STOPPED, TERMINATED
-from hyperlax.files import read_csv
+from hyperlax.files import staying
 from hyperlax.recipe import Recipe
-from hyperlax.study.directory import CHECKPOINTS, SUMMARY_CSV, StudyDirectory, holder_of
+from hyperlax.study.directory import CHECKPOINTS, StudyDirectory
 from hyperlax.study.io_errors import ending_on_io_error, run_again
+from hyperlax.study.lock import holder_of
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
 from hyperlax.study.study_run import MakeBackend, local_backend
 
 
-def run_with_agents(directory: Path, count: int, run: Callable[[MakeBackend], int]) -> int:
+def run_with_agents(
+    directory: Path,
+    count: int,
+    tracked: Callable[[EngineConfig], EngineConfig],
+    run: Callable[[MakeBackend], int],
+) -> int:
     """Run a study whose batches agents train. Returns the exit status.
 
     Args:
       directory: Of the study.
-      count: Agents that are started on this machine.
+      count: Agents that are started on this machine, which they divide.
+      tracked: Returns a configuration with the place where commands are tracked.
       run: Runs the study with the backend that this makes, and returns the exit status.
     """
-    work, local = Work(directory), LocalAgents(count, directory)
+    work, local = Work(directory), LocalAgents(directory)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the agents
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         work.set_ended(False)
-        return Agents(work, local_backend(config, checkpoints), config, device_of(config), local)
+        config = tracked(config)
+        planner = local_backend(config, checkpoints)
+        local.shares = local.shares or _shares(count, planner.slots, config)
+        return make_agents(work, planner, config, device_of(config), local, checkpoints)
 
     try:
         status = run(make_backend)
@@ -46,9 +57,28 @@ def run_with_agents(directory: Path, count: int, run: Callable[[MakeBackend], in
     return status
 
 
+def _shares(count: int, slots: int, config: EngineConfig) -> list[Share]:
+    """Return the part of this machine that each of its agents gets. slots: of the whole machine."""
+    if not _has_programs(config):
+        return shares(count, slots, gpus() if config.task and "gpu" in config.task.resources else ())
+    from hyperlax.engine.device import local_devices
+
+    found, names = local_devices(config.devices), gpus()
+    if found[0].platform == "cpu":
+        return shares(count, slots, devices=config.devices or range(len(found)) if len(found) > 1 else ())
+    numbers = [device.local_hardware_id for device in found]
+    if names:
+        return shares(count, slots, [names[number] for number in numbers])
+    return shares(count, slots, devices=numbers)
+
+
+def _has_programs(config: EngineConfig) -> bool:
+    return config.task is None or config.task.has_programs
+
+
 def device_of(config: EngineConfig) -> str:
     """Return the kind of this machine's device, which decides the bits of a program's results; "" for what trains in processes."""
-    if config.task is not None and not config.task.has_programs:
+    if not _has_programs(config):
         return ""
     from hyperlax.engine.device import identity
 
@@ -60,13 +90,15 @@ def join(
     recipe: Recipe,
     total: int,
     seconds: float,
+    make_backend: MakeBackend,
     *,
     any_device: bool,
     idle_timeout: float | None,
 ) -> int:
     """Train batches of a study that another process leads, until it has ended. Returns the exit status.
 
-    total: its number of trials. seconds: between two checkpoints. any_device, idle_timeout: see `AgentProcess`.
+    total: its number of trials. seconds: between two checkpoints. make_backend: returns that of this machine. any_device,
+    idle_timeout: see `AgentProcess`.
     """
 
     def checkpoints(is_confirmation: bool) -> CheckpointManager:
@@ -78,12 +110,12 @@ def join(
         return holder_of(directory.root) is not None
 
     place = Place(
-        work=Work(directory.root),
+        desk=Work(directory.root),
         recipe=recipe,
-        make_backend=local_backend,
+        make_backend=make_backend,
         checkpoints=checkpoints,
         device_of=device_of,
-        is_over=lambda: not is_led() and _finished(directory) >= total,
+        is_over=lambda: not is_led() and directory.ended() >= total,
         is_led=is_led,
     )
     stop = StopRequest()
@@ -91,7 +123,7 @@ def join(
     stop.tell(agent.stop)
     if ENDS_WITH_INPUT in os.environ:
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
-    with stopping_on_signals(stop), ending_on_io_error(directory.database, run_again):
+    with stopping_on_signals(stop), ending_on_io_error(directory.database, run_again), staying(directory.root):
         agent.run()
     return stop.exit_status if stop.is_set() else 0
 
@@ -102,9 +134,3 @@ def _end_with_input(stop: StopRequest) -> None:
         pass
     stop.exit_status = TERMINATED
     stop.set()
-
-
-def _finished(directory: StudyDirectory) -> int:
-    """Return how many trials have ended, by the files of complete batches."""
-    ended = {row["trial"] for batch in directory.complete_batches() for row in read_csv(batch / SUMMARY_CSV)}
-    return len(ended)

@@ -28,9 +28,10 @@ from hyperlax.schedulers.pbt import explored
 from hyperlax.study import database_file
 from hyperlax.study import manifest as manifests
 from hyperlax.study.database import read_recorded, url_of
-from hyperlax.study.directory import LOCK, StudyDirectory, check_writable, only_one_process
+from hyperlax.study.directory import StudyDirectory, check_writable
 from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.journal import Journal
+from hyperlax.study.lock import LOCK, only_one_process
 from hyperlax.study.projection import unrecorded_trials
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.state import open_state

@@ -145,6 +145,8 @@ def _super_batch(options: SearchOptions | PbtOptions, backend: Backend) -> int:
         return options.population_size
     if options.super_batch is not None:
         return options.super_batch
+    if options.in_flight is not None:
+        return narrowest(options.in_flight, options.n_trials)
     return backend.packing.get("super_batch") or narrowest(backend.lanes * backend.slots, options.n_trials)
 
 
@@ -162,7 +164,9 @@ def read(path: Path, recipe: Recipe) -> Manifest:
 
 
 def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
-    """Raise UsageError if a study began with another recipe. stored: the content of its study.json at `path`."""
+    """Raise UsageError if a study began with another recipe, or its file is damaged. stored: its study.json at `path`."""
+    base_of(stored, path)
+    space_of(stored, path)
     where = f"{recipe.path}: the study in {path.parent}"
     _same_task(stored, recipe, where)
     before, now = ((one or {}).get("command") for one in (stored.recipe.get("source"), recipe.source))
@@ -185,7 +189,7 @@ def task_of(stored: Manifest, path: Path, file: Path) -> Task:
     """
     source = stored.recipe.get("source")
     if source:
-        check_source(stored.recipe, str(path), path.parent)
+        check_source(stored.recipe, str(path), path.parent, command_of(stored.arguments) == SWEEP)
     recipe = from_source(source, str(file)) if source else load(str(file))
     _same_task(stored, recipe, f"{file}: the study")
     assert recipe.task is not None

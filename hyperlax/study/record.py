@@ -37,6 +37,7 @@ class TrialRecord:
     exec_batch: number of the super-batch, None before it is known.
     feasible: whether it satisfies the study's constraints, as far as that is known; one that does not never wins.
     base: the recipe's own value of every field by dotted name; empty where that is not known.
+    lines: its line in a table with these columns, once it was written: a study writes the trials again after every super-batch.
     """
 
     number: int
@@ -49,6 +50,7 @@ class TrialRecord:
     exec_batch: int | None
     feasible: bool = True
     base: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    lines: dict[tuple[str, ...], str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -148,7 +150,7 @@ class StudyRecord:
     trials: list[TrialRecord]
     command: str = ""
     space: dict[str, dict[str, Any]] = field(default_factory=dict)
-    importances: dict[str, dict[str, float]] = field(default_factory=dict)
+    importances: Mapping[str, dict[str, float]] = field(default_factory=dict)
     confirmation: Confirmation | None = None
     lineage: Lineage | None = None
     base: Mapping[str, Any] = field(default_factory=dict)
@@ -226,6 +228,12 @@ def top(record: StudyRecord, count: int) -> list[TrialRecord]:
     return (ranked(record) if len(record.objectives) == 1 else pareto_front(record))[:count]
 
 
+def best_first(record: StudyRecord) -> list[TrialRecord]:
+    """Return the trials that can win, best first by the first objective; of several objectives those of the Pareto front first."""
+    front = {trial.number for trial in winners(record)}
+    return sorted(ranked(record), key=lambda trial: trial.number not in front)
+
+
 def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
     """Return the one best trial. Raises OptionError, beginning with `asked_by`, if there is none, or a Pareto front has several."""
     best = winners(record)
@@ -251,7 +259,8 @@ def scores(record: StudyRecord, trials: list[TrialRecord]) -> np.ndarray:
     signs = np.array([-1.0 if direction == "minimize" else 1.0 for direction in record.objectives.values()])
     rows = [[trial.values[name] for name in record.objectives] for trial in trials]
     found = signs * np.array(rows, dtype=np.float64).reshape(len(trials), len(signs))
-    for trial, row in zip(trials, found, strict=True):
-        if not np.all(np.isfinite(row)):
-            raise ValueError(f"trial {trial.number} is COMPLETE with values {trial.values}; it should be a FAIL.")
+    odd = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    if len(odd):
+        trial = trials[odd[0]]
+        raise ValueError(f"trial {trial.number} is COMPLETE with values {trial.values}; it should be a FAIL.")
     return found

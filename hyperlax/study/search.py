@@ -238,7 +238,6 @@ class _SearchRun(StudyRun[SearchOptions]):
         if self.live.trials_in_finished_super_batches() > self._in_pages:
             self._publish()
         tell(self.observers, lambda observer: observer.training_written())
-        self.checkpoints.tidy()
         options, state, limits = self.options, self.live.state, self.limits
         is_exhausted = limits.may_start() and state.finished() < options.n_trials
         status = print_end(

@@ -150,7 +150,9 @@ def refills_lanes(options: SearchOptions) -> bool:
 
 
 def lanes_of(manifest: Manifest) -> int:
-    """Return how many trials of a study are in lanes at once, at most."""
+    """Return how many trials of a study are in lanes at once, at most: as asked for, or as many as one machine trains."""
+    if (asked := manifest.arguments.get("in_flight")) is not None:
+        return asked
     return min(manifest.super_batch, manifest.lanes * manifest.packing.get("slots", 1))
 
 

@@ -70,6 +70,7 @@ class StudyState:
         self._space, self._sampler, self._base = space, sampler, base
         self._objectives = tuple(objectives)
         self._schedule = schedule
+        self._pruned: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
         self._journal = Journal(directory.journal, is_dry)
         for number, asked in enumerate(self._journal.asked):
             if TAKEN_OVER in asked.system_attrs:
@@ -98,7 +99,11 @@ class StudyState:
 
     def finished(self) -> int:
         """Return how many trials are COMPLETE, PRUNED or FAIL."""
-        return sum(trial.state.is_finished() for trial in self.trials())
+        return len(self.trials()) - len(self.unfinished())
+
+    def unfinished(self) -> list[int]:
+        """Return the numbers of the trials that have not ended."""
+        return self.database.unfinished()
 
     def load(self) -> None:
         """Bring the database up to date after an interruption. Trials that were running wait again.
@@ -118,9 +123,11 @@ class StudyState:
         room = total - self.finished()
         if room <= 0:
             return []
-        start, stop = _next_span(self.trials(), total, self._sampler.super_batch)
+        first, width = next(iter(self.unfinished()), len(self.trials())), self._sampler.super_batch
+        start = first - first % width
+        stop = min(start + width, total)
         self._ask(start, stop)
-        waiting = [trial.number for trial in self.trials()[start:stop] if not trial.state.is_finished()]
+        waiting = [number for number in self.unfinished() if start <= number < stop]
         return [self.trial(number) for number in waiting[:room]]
 
     def ask_more(self, total: int) -> list[Trial]:
@@ -186,11 +193,12 @@ class StudyState:
 
     def new_batch(self, super_batch: int) -> Path:
         """Return the directory of the next batch of a super-batch, with a name that was never used."""
-        return self._directory.next_batch(super_batch, self._named_batches())
+        first, width = super_batch * self._sampler.super_batch, self._sampler.super_batch
+        return self._directory.next_batch(super_batch, self._named_batches(self.trials()[first : first + width]))
 
     def discard_incomplete(self) -> None:
         """Remove the incomplete files that a killed process left; see `StudyDirectory`."""
-        self._directory.discard_incomplete(self._named_batches())
+        self._directory.discard_incomplete(self._named_batches(self.trials()))
 
     def _ask(self, start: int, stop: int) -> None:
         """Ask for trials `start` to `stop`, as far as the space has configurations.
@@ -234,11 +242,25 @@ class StudyState:
 
     def _known(self, start: int) -> list[FrozenTrial]:
         """Return the trials below `start` as they were when the super-batch that begins there was first asked."""
-        known = [_by_segment(self._before_changes(trial, start)) for trial in self.trials()[:start]]
+        trials = self.trials()[:start]
+        for number in {change.trial for change in self._journal.changes if change.trial < start}:
+            trials[number] = self._before_changes(trials[number], start)
+        known = [self._by_segment(trial) if trial.state == TrialState.PRUNED else trial for trial in trials]
         ended = self._ended(start) if self.overlaps else None
         if ended is None:
             return [trial if trial.state.is_finished() else _as_failed(trial) for trial in known]
         return [trial if trial.number in ended else _as_running(trial) for trial in known]
+
+    def _by_segment(self, trial: FrozenTrial) -> FrozenTrial:
+        """Return a PRUNED trial with its values by segment, every time the same object: samplers are told what is new.
+
+        By steps, which differ a little between programs, TPE would rank it.
+        """
+        if self._pruned.get(trial.number, (None,))[0] is not trial:
+            pruned, values = copy.copy(trial), trial.intermediate_values
+            pruned.intermediate_values = {segment: values[step] for segment, step in enumerate(sorted(values), 1)}
+            self._pruned[trial.number] = trial, pruned
+        return self._pruned[trial.number][1]
 
     def _ended(self, start: int) -> frozenset[int] | None:
         """Return the trials whose results the super-batch from trial `start` on follows from; None if not known yet.
@@ -266,8 +288,8 @@ class StudyState:
         self._journal.append(event)
         self.projection.apply_changes()
 
-    def _named_batches(self) -> set[str]:
-        return set(map(batch_of, self.trials())) | {batch for _, batch in self._journal.retried}
+    def _named_batches(self, trials: Sequence[FrozenTrial]) -> set[str]:
+        return set(map(batch_of, trials)) | {batch for _, batch in self._journal.retried}
 
 
 def open_state(
@@ -325,27 +347,6 @@ def _make_sampler(options: SearchOptions | PbtOptions, recipe: Recipe, manifest:
         super_batch=manifest.super_batch,
         first_trials=[space.encode(values) for values in manifest.first_trials],
     )
-
-
-def _next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> tuple[int, int]:
-    """Return the first and the end number (exclusive) of the trials of the next super-batch.
-
-    They are no more than the study needs to end with `total` finished trials.
-    """
-    pending = [trial.number for trial in trials if not trial.state.is_finished()]
-    missing = total - (len(trials) - len(pending))
-    first = pending[0] if pending else len(trials)
-    start = first - first % super_batch
-    return start, min(start + super_batch, len(trials) + missing - len(pending))
-
-
-def _by_segment(trial: FrozenTrial) -> FrozenTrial:
-    """Return a PRUNED trial with its values by segment. By steps, which differ a little between programs, TPE would rank it."""
-    if trial.state != TrialState.PRUNED:
-        return trial
-    pruned, values = copy.copy(trial), trial.intermediate_values
-    pruned.intermediate_values = {segment: values[step] for segment, step in enumerate(sorted(values), 1)}
-    return pruned
 
 
 def _as_failed(trial: FrozenTrial) -> FrozenTrial:

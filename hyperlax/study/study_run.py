@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hyperlax.backends.base import Backend, EngineConfig
@@ -16,14 +17,15 @@ from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
 from hyperlax.config.study_file import in_full
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.errors import OptionError, counted, numbered
+from hyperlax.errors import HyperlaxError, OptionError, counted, numbered
 from hyperlax.files import write_text
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.study import manifest as manifests
-from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
+from hyperlax.study.directory import StudyDirectory, check_writable
 from hyperlax.study.io_errors import IoProblem, ending_on_io_error, refusing_forbidden, run_again
+from hyperlax.study.lock import only_one_process, refuse_running
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, tell
@@ -146,6 +148,7 @@ class StudyRun(ABC, Generic[_Options]):
             self._load()
             if not self.is_over():
                 self._train(make_backend())
+            self.checkpoints.tidy()
             status = self.finish()
             tell(self.observers, lambda observer: observer.study_ended(self.live.snapshot, status))
             return status
@@ -183,17 +186,34 @@ class StudyRun(ABC, Generic[_Options]):
         """Hold the directory. Raises HyperlaxError, with the command that resumes the study, if the system refuses to write."""
 
         def what_next(problem: IoProblem) -> str:
-            if not os.path.exists(self.directory.manifest):
-                if self._is_on_disk:
-                    return "The study was moved or removed while it ran. To continue it, resume it in its new place."
+            if not self._is_on_disk and not os.path.exists(self.directory.manifest):
                 return f"No trial has run. {run_again(problem)}"
             return (
                 "The study ends here; all that is complete is kept. "
                 f"{problem.remedy}, then resume:\n  {manifests.resume_command(self.directory.root)}"
             )
 
-        with ending_on_io_error(self.directory.database, what_next), only_one_process(self.directory.root):
-            yield
+        with (
+            ending_on_io_error(self.directory.database, what_next),
+            only_one_process(self.directory.root, lost=self.limits.stop.set) as held,
+        ):
+            try:
+                yield
+            except Exception as error:
+                if self._is_on_disk and not held.is_in_place():
+                    raise HyperlaxError(self._moved(held.moved_to())) from error
+                raise
+
+    def _moved(self, place: Path | None) -> str:
+        """Return what is left of a study whose directory was moved or removed while it ran, and how to continue it."""
+        root, total = self.directory.root, self.options.n_trials
+        if place is None:
+            return f"{root}: was removed while the study ran. If it was moved to another disk, resume it there."
+        ended = f"{StudyDirectory(place).ended()} of {counted(total, 'trial')}"
+        return (
+            f"{root}: was moved to {place} while the study ran, where {ended} are complete. To continue it there:\n"
+            f"  {manifests.resume_command(place)}"
+        )
 
     def _check_total(self) -> None:
         """Raise UsageError if `n_trials` is less than the finished trials in the database and on disk."""
@@ -248,6 +268,7 @@ def engine_config(
         base=base,
         task=recipe.task,
         slots=options.slots if isinstance(options, SearchOptions) else None,
+        devices=options.devices if isinstance(options, SearchOptions) else (),
         trial_timeout=options.trial_timeout if isinstance(options, SearchOptions) else None,
         environment=kind_of(recipe).environment(options.env_config),
         run_length=RunLength(options.total_timesteps, options.num_evaluations, options.num_eval_episodes),

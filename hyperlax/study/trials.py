@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 REFUSED = "refused"
 """Beginning of the reason of a trial with invalid values."""
+_GROWTH = 1.05
+"""How many times the trials of the last backup there are at the next: copying a database takes longer the larger it is."""
 
 
 class Resumed(NamedTuple):
@@ -158,6 +160,7 @@ class SearchTrials:
     ):
         self._live, self._options, self._state = live, live.options, live.state
         self._settings, self._changed, self.survived = settings, changed, survived
+        self._backed_up = 0
 
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues. The backend of refilled lanes restores the trials that it saved."""
@@ -181,11 +184,12 @@ class SearchTrials:
         return Resumed(shown, restored, waiting, left)
 
     def ask(self) -> list[Trial]:
-        """Return the trials of the next super-batch. The database is backed up before they train."""
+        """Return the trials of the next super-batch. Before they train, the database is backed up if it has grown enough."""
         total = self._options.n_trials
         asked = self._state.ask_more(total) if self._settings.overlaps else self._state.ask(total)
-        if asked:
+        if asked and asked[0].number >= self._backed_up * _GROWTH:
             database_file.back_up(self._live.directory.database, self._live.directory.backup)
+            self._backed_up = asked[0].number
         return asked
 
     def start(self, numbers: Collection[int]) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -22,13 +20,16 @@ from hyperlax.errors import counted
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength, load
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.scale import Scale
-from hyperlax.study import database, database_file, manifest
+from hyperlax.study import database_rows, manifest
 from hyperlax.study.confirmation import confirmation_of
-from hyperlax.study.database import StudyDatabase, given_params
+from hyperlax.study.database import given_params, understanding
 from hyperlax.study.database_checks import fault_of_trials
-from hyperlax.study.directory import StudyDirectory, holder_of
-from hyperlax.study.importances import importances
+from hyperlax.study.database_file import Damaged
+from hyperlax.study.database_rows import is_own
+from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.importances import Importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
+from hyperlax.study.lock import holder_of
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.projection import batch_of
 from hyperlax.study.record import Lineage, Run, StudyRecord, TrialRecord
@@ -64,10 +65,8 @@ class StudyView:
         return "finished" if self.finished >= self.total else "stopped"
 
 
-def load_study(root: Path, asked_by: str, with_importances: bool = False) -> StudyView:
+def load_study(root: Path, asked_by: str) -> StudyView:
     """Return the study in a directory, without its confirmation, which `with_confirmation` adds.
-
-    with_importances: whether to compute the importances of hyperparameters, which takes longer than the rest.
 
     Raises:
       UsageError: It does not exist, or its study.json or database cannot be read. `asked_by` begins the message.
@@ -78,23 +77,21 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
     space = SearchSpace(manifest.space_of(stored, directory.manifest))
     directory.check_database(options.study_name)
     trials, foreign = read_trials(directory.database, options, space, stored.scale)
-    record = snapshot(root, options, stored, trials, with_importances, foreign)
-    return StudyView(record, _total(options, space), holder_of(root) is not None, agents_in_words(root))
+    record = snapshot(root, options, stored, trials, foreign)
+    is_running = holder_of(root) is not None
+    return StudyView(record, _total(options, space), is_running, agents_in_words(root, is_running))
 
 
 def read_trials(
     path: Path, options: SearchOptions | PbtOptions, space: SearchSpace, scale: Scale
 ) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    """Return a study's own trials and the foreign ones from a copy of its database at `path`. Raises `database_file.Damaged`."""
-    with tempfile.TemporaryDirectory() as scratch, database.understanding(path):
-        copy = Path(scratch) / path.name
-        if path.exists():
-            database_file.back_up(path, copy)
-        with closing(StudyDatabase(copy, options.study_name, options.objectives)) as opened:
-            trials, foreign = opened.trials(), opened.foreign()
-        if fault := fault_of_trials(trials, space, options.objectives, scale.table.rows):
-            raise database_file.Damaged(path, fault)
-    return trials, foreign
+    """Return a study's own trials and the foreign ones, as `database_rows` reads them. Raises `database_file.Damaged`."""
+    with understanding(path):
+        trials = database_rows.read_trials(path, options.study_name, options.objectives) if path.exists() else []
+        own, foreign = [t for t in trials if is_own(t)], [t for t in trials if not is_own(t)]
+        if fault := fault_of_trials(own, space, options.objectives, scale.table.rows):
+            raise Damaged(path, fault)
+    return own, foreign
 
 
 def snapshot(
@@ -102,18 +99,25 @@ def snapshot(
     options: SearchOptions | PbtOptions,
     stored: manifest.Manifest,
     trials: Sequence[FrozenTrial],
-    with_importances: bool = True,
     foreign: Sequence[FrozenTrial] = (),
+    known: dict[int, tuple[FrozenTrial, TrialRecord]] | None = None,
 ) -> StudyRecord:
     """Return the study in a directory with these first trials, without its confirmation.
 
-    stored: the content of study.json. foreign: the trials that other programs added.
+    Args:
+      stored: The content of study.json.
+      foreign: The trials that other programs added.
+      known: The records of an earlier snapshot by number, which are made again only for trials that have changed. It is updated.
     """
     space, lineage = SearchSpace(manifest.space_of(stored, root / MANIFEST)), None
     base, metrics = stored.recipe.get("config", {}), stored.scale.table.rows
     if isinstance(options, PbtOptions):
         trials = finished_intervals(trials, options.population_size)
         lineage = lineage_of(trials, options, root)
+    known = {} if known is None else known
+    for trial in trials:
+        if trial.number not in known or known[trial.number][0] is not trial:
+            known[trial.number] = trial, _record(trial, space, options.objectives, metrics, root, base)
     return StudyRecord(
         directory=root,
         study_name=options.study_name,
@@ -126,8 +130,8 @@ def snapshot(
         device=stored.device,
         space=stored.space,
         scale=stored.scale,
-        trials=[replace(_record(trial, space, options.objectives, metrics, root), base=base) for trial in trials],
-        importances=importances(trials, options.objectives) if with_importances else {},
+        trials=[known[trial.number][1] for trial in trials],
+        importances=Importances(trials, options.objectives),
         lineage=lineage,
         base=base,
         runs=stored.runs,
@@ -137,7 +141,12 @@ def snapshot(
 
 
 def _record(
-    frozen: FrozenTrial, space: SearchSpace, objectives: Iterable[str], metrics: Iterable[str], root: Path
+    frozen: FrozenTrial,
+    space: SearchSpace,
+    objectives: Iterable[str],
+    metrics: Iterable[str],
+    root: Path,
+    base: Mapping[str, Any],
 ) -> TrialRecord:
     """Return a trial as plain data for the analysis. metrics: all that it can have. root: the study's directory."""
     attributes = frozen.user_attrs
@@ -152,6 +161,7 @@ def _record(
         batch_directory=root / attributes["batch"] if "batch" in attributes else None,
         exec_batch=attributes.get("exec_batch"),
         feasible=all(value <= 0 for value in frozen.constraints.values()),  # as far as any is known of it
+        base=base,
     )
 
 
@@ -222,6 +232,7 @@ class LiveStudy(Generic[_Options]):
     runs: Sequence[Run] = ()
     _seen: int = field(default=0, init=False)
     _analysed: int | None = field(default=None, init=False)
+    _records: dict[int, tuple[FrozenTrial, TrialRecord]] = field(default_factory=dict, init=False)
 
     @property
     def width(self) -> int:
@@ -240,9 +251,8 @@ class LiveStudy(Generic[_Options]):
         return self._as_of(self.state.trials(), self.state.database.foreign())
 
     def results(self) -> StudyRecord:
-        """Return the study as it is now, without importances and confirmation, which take time."""
-        trials = self.state.trials()
-        return snapshot(self.directory.root, self.options, self.manifest, trials, with_importances=False)
+        """Return the study as it is now, without its confirmation."""
+        return snapshot(self.directory.root, self.options, self.manifest, self.state.trials(), known=self._records)
 
     def lineage(self) -> Lineage:
         """Return the lineage of a population's trials."""
@@ -264,8 +274,7 @@ class LiveStudy(Generic[_Options]):
 
     def trials_in_finished_super_batches(self) -> int:
         """Return how many trials the finished super-batches have. The last one may grow when a study continues."""
-        trials = self.state.trials()
-        return min(self._finished_super_batches(trials) * self.width, len(trials))
+        return min(self._finished_super_batches() * self.width, len(self.state.trials()))
 
     def analyses(self) -> Iterator[tuple[StudyRecord, Path]]:
         """Yield the snapshots to analyze and their directories: super-batches without an analysis, then the last finished one.
@@ -274,7 +283,7 @@ class LiveStudy(Generic[_Options]):
         None but the last is yielded twice: the files are looked at once, by the first call.
         """
         trials = self.state.trials()
-        finished = self._finished_super_batches(trials)
+        finished = self._finished_super_batches()
         if self._analysed is None:
             self._analysed = self.directory.analysed()
         last = max(finished, self._analysed) - 1
@@ -288,14 +297,14 @@ class LiveStudy(Generic[_Options]):
             foreign = self.state.database.foreign() if number == last else ()
             yield self._as_of(trials[: (number + 1) * self.width], foreign), self.directory.analysis(number)
 
-    def _finished_super_batches(self, trials: Sequence[FrozenTrial]) -> int:
+    def _finished_super_batches(self) -> int:
         """Return how many super-batches there are before the first that has an unfinished trial."""
-        unfinished = [trial.number for trial in trials if not trial.state.is_finished()]
-        return unfinished[0] // self.width if unfinished else -(-len(trials) // self.width)
+        unfinished = self.state.unfinished()
+        return unfinished[0] // self.width if unfinished else -(-len(self.state.trials()) // self.width)
 
     def _as_of(self, trials: Sequence[FrozenTrial], foreign: Sequence[FrozenTrial]) -> StudyRecord:
         """Return the study with its first trials only."""
-        record = snapshot(self.directory.root, self.options, self.manifest, trials, foreign=foreign)
+        record = snapshot(self.directory.root, self.options, self.manifest, trials, foreign, self._records)
         if not self.options.confirm_top:
             return record
         return replace(record, confirmation=confirmation_of(record, self.recipe.config.algorithm))

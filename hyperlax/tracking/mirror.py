@@ -28,7 +28,8 @@ from hyperlax.config.stored import MANIFEST
 from hyperlax.errors import HyperlaxError, OptionError, noun, spans
 from hyperlax.files import decode, write_json
 from hyperlax.seals import is_sealed, seal
-from hyperlax.study.database import PATIENCE, own_number, read_finished
+from hyperlax.study.database import PATIENCE, read_finished
+from hyperlax.study.database_rows import own_number
 from hyperlax.study.directory import MIRROR, StudyDirectory
 from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord

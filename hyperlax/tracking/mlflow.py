@@ -19,14 +19,12 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.engine.checkpoint import CheckpointManager
+from hyperlax.backends.base import EngineConfig
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError
 from hyperlax.files import decode
 from hyperlax.outputs import directory_of, run_file
 from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.study_run import MakeBackend, local_backend
 from hyperlax.tasks import Command
 from hyperlax.tracking.background import BackgroundObserver, in_one_line
 from hyperlax.tracking.entries import (
@@ -83,19 +81,18 @@ def mlflow_observers(place: Place | None) -> list[Observer]:
     return [BackgroundObserver(MlflowWriter(place), "MLflow")]
 
 
-def backend_with_runs(place: Place | None) -> MakeBackend:
-    """Return the function that makes the backend of this machine, with a run in MLflow for each run of a command."""
-
-    def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
-        if place and isinstance(config.task, Command):
-            try:
-                runs = {"uri": place.uri, "experiment": _experiment(connect(place), place)}
-                config = replace(config, mlflow=runs)
-            except Exception as error:  # MLflow may raise anything
-                log.warning("Commands get no run in MLflow: %s", place.hidden(in_one_line(error)))
-        return local_backend(config, checkpoints)
-
-    return make_backend
+def with_runs(place: Place | None, config: EngineConfig) -> EngineConfig:
+    """Return a configuration by which each run of a command gets a run in MLflow; as it was without a place."""
+    if not place or not isinstance(config.task, Command):
+        return config
+    try:
+        runs = {"uri": place.uri, "experiment": _experiment(connect(place), place)}
+    except Exception as error:  # MLflow may raise anything
+        log.warning("Commands get no run in MLflow: %s", place.hidden(in_one_line(error)))
+        return config
+    if place.path.parent.is_dir():
+        place.write()  # for agents, which read it
+    return replace(config, mlflow=runs)
 
 
 class MlflowWriter:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
+import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from hyperlax.backends.base import EngineConfig
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import decode, write_json
 from hyperlax.seals import is_sealed, seal
 from hyperlax.study.directory import TRACKING
 from hyperlax.tracking.addresses import SQLITE, absolute_sqlite, address_of, file_of, secrets_of, without_secrets
 
+log = logging.getLogger(__name__)
+
 VARIABLE = "MLFLOW_TRACKING_URI"
 _STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _LONGEST_EXPERIMENT = 500
+_WRITTEN_SECONDS = 10.0
+"""Longest time in which a leader that has just begun a study writes where it tracks it."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,39 @@ def place_of(
             _LONGEST_EXPERIMENT,
         )
     return Place(found, name, kept.study if kept else uuid.uuid4().hex, path)
+
+
+def with_address(config: EngineConfig, root: Path) -> EngineConfig:
+    """Return an agent's configuration with the address of MLflow, if the commands of the study in `root` have runs there.
+
+    It does not travel with the configuration, since it may hold a password.
+    """
+    if not config.mlflow:
+        return config
+    try:
+        return replace(config, mlflow={**config.mlflow, "uri": _address_for_agents(root / TRACKING)})
+    except UsageError as error:
+        log.warning("Commands get no run in MLflow: %s", error)
+        return replace(config, mlflow=None)
+
+
+def _address_for_agents(path: Path) -> str:
+    """Return the address that the leader has stored, or that of the variable. Raise UsageError if there is none for this agent."""
+    until = time.monotonic() + _WRITTEN_SECONDS
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    kept = _kept(path)
+    if kept and kept.uri and is_sealed(kept.content, kept.seal):
+        database = file_of(kept.uri)
+        if database is not None and not database.exists():
+            raise UsageError(
+                f"{database} does not exist on this machine. Track the study on a server for agents elsewhere."
+            )
+        return kept.uri
+    if os.environ.get(VARIABLE):
+        return _checked(os.environ[VARIABLE], VARIABLE)
+    why = "holds a password and was not stored" if kept and not kept.uri else "was not written by a run of yours"
+    raise UsageError(f"{path}: the address of MLflow {why}. Set {VARIABLE}.")
 
 
 def _kept(path: Path) -> _Kept | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hyperlax.config.stored import read_stored
-from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.errors import UsageError
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
@@ -143,19 +143,3 @@ def test_a_file_system_that_is_read_only_is_refused(case, monkeypatch, command):
     with pytest.raises(UsageError, match=r"cannot be opened for writing \(Read-only file system\)\."):
         fresh.start(runner) if command == "start" else case.resume(runner, n_trials=6)
     assert runner.trained == []
-
-
-def test_a_study_whose_directory_is_moved_while_it_runs_says_so_and_continues_from_its_new_place(tmp_path):
-    case = Case(tmp_path / "old", n_trials=4, optuna_study_batch_size=1, runner_hparam_batch_size=1)
-
-    def move(batches: int) -> None:
-        if batches == 3:
-            (tmp_path / "old").rename(tmp_path / "new")
-
-    with pytest.raises(HyperlaxError) as ended:
-        case.start(FakeBackend(lanes=1, after_batch=move))
-    assert "was moved or removed while it ran. To continue it, resume it in its new place." in str(ended.value)
-    assert not (tmp_path / "old").exists()
-    moved = Case(tmp_path / "new", n_trials=4, optuna_study_batch_size=1, runner_hparam_batch_size=1)
-    runner = FakeBackend(lanes=1)
-    assert moved.resume(runner) == 0 and set(runner.trained) == {2, 3}

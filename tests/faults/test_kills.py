@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.desk import study_of, told
 from tests.faults.agents import kill_leaders_and_agents
-from tests.faults.harness import TOY, check, commands, kill_often
-from tests.faults.study import ARGUMENTS, PRUNED, run_toy
+from tests.faults.harness import TOY, Differences, check, commands, kill_often
+from tests.faults.kills import MODES, kill_mode
+from tests.faults.study import ARGUMENTS, PRUNED
 from tests.study_cases import Case
 
 HYPERBAND = (
@@ -19,22 +19,30 @@ HYPERBAND = (
 )
 
 
-@pytest.mark.timeout(500)
-@pytest.mark.parametrize("kills", [10, pytest.param(25, marks=pytest.mark.slow)])
-def test_studies_survive_kills(kills: int, tmp_path: Path) -> None:
-    _, trials = kill_often(run_toy, TOY, tmp_path, kills, seed=0)
-    assert trials == 16
+FEW = {"search": 4, "hyperband, racing seeds": 3, "`--confirm-top`": 3}
+"""Kills of each kind of study by default, of those without processes of their own."""
 
 
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
-def test_studies_survive_kills_of_leaders_and_agents(kills: int, tmp_path: Path) -> None:
-    whole = Case(tmp_path / "whole", **ARGUMENTS)
+@pytest.mark.parametrize(
+    ("mode", "kills"), [*FEW.items(), *(pytest.param(name, 6, marks=pytest.mark.slow) for name in MODES)]
+)
+def test_studies_of_every_kind_survive_kills(mode: str, kills: int, tmp_path: Path) -> None:
+    found = kill_mode(mode, tmp_path / "studies", kills, seed=0)
+    assert [one[1:] for one in found] == [(0, 0, 0)] * len(found)
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("mode", ["closed", "hyperband", "racing"])
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+def test_studies_survive_kills_of_leaders_and_agents(kills: int, mode: str, tmp_path: Path) -> None:
+    changes = {"closed": {}, "hyperband": PRUNED, "racing": {"seed_schedule": "racing", "num_seeds": 3}}[mode]
+    whole = Case(tmp_path / "whole", **ARGUMENTS, **changes)
     assert whole.start() == 0
     died = studies = 0
     while died < kills:
         root = tmp_path / f"killed_{studies}"
-        died += kill_leaders_and_agents(root, kills - died, seed=studies)
+        died += kill_leaders_and_agents(root, kills - died, seed=studies, **changes)
         assert check(root / TOY, whole.directory) == 16
         studies += 1
 
@@ -42,9 +50,9 @@ def test_studies_survive_kills_of_leaders_and_agents(kills: int, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_studies_with_hyperband_survive_25_kills(tmp_path: Path) -> None:
-    _, trials = kill_often(partial(run_toy, **PRUNED), TOY, tmp_path, kills=25, seed=0)
-    assert trials == 16
-    states = [trial[1] for trial in told(tmp_path / "whole" / TOY)]
+    found = kill_mode("hyperband", tmp_path / "studies", 25, seed=0)
+    assert found == [Differences(16, 0, 0, 0)] * len(found)
+    states = [trial[1] for trial in told(tmp_path / "studies" / "whole" / TOY)]
     assert "PRUNED" in states and "COMPLETE" in states
 
 
@@ -55,5 +63,5 @@ def test_studies_of_real_ppo_survive_5_kills(desk: Path, tmp_path: Path, options
     def search(root: Path) -> list[str]:
         return [sys.executable, "-m", "tests.faults.search", str(desk), str(root), *options.split()]
 
-    _, trials = kill_often(commands(search), study_of(Path(), "ppo_mlp", ""), tmp_path, kills=5, seed=0)
-    assert trials == 12
+    found = kill_often(commands(search), study_of(Path(), "ppo_mlp", ""), tmp_path, kills=5, seed=0)
+    assert found == [Differences(12, 0, 0, 0)] * len(found)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperlax.analysis.labels import aggregate_in_words, format_value, short_names
 from hyperlax.analysis.plots.figure import Figure
-from hyperlax.analysis.study_data import MissingFile, StudyData, warn_once
+from hyperlax.analysis.study_data import BEST_DRAWN, MissingFile, StudyData, warn_once
 from hyperlax.errors import HyperlaxError, format_number
 from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials
 
@@ -62,6 +62,7 @@ class Plot:
       applies: Whether a study has such a plot at all.
       otherwise: Reason to show for a study to which it does not apply.
       min_width: Pixels below which the page scrolls.
+      is_of_points: Whether it draws a point or a line for each of `StudyData.drawn`. The caption says what that leaves out.
       of_super_batches: Whether it is also written after each super-batch, into its directory.
     """
 
@@ -72,6 +73,7 @@ class Plot:
     applies: Callable[[StudyRecord], bool] = lambda record: True
     otherwise: str = ""
     min_width: int = 520
+    is_of_points: bool = False
     of_super_batches: bool = True
 
     def draw(self, study: StudyData) -> go.Figure:
@@ -88,7 +90,8 @@ class Plot:
             "row": words.row,
             "waits": words.waits,
         }
-        frame = (self.name, self.title.format(**said), self.caption.format(**said), self.min_width)
+        caption = self.caption.format(**said) + (_left_out(study) if self.is_of_points else "")
+        frame = (self.name, self.title.format(**said), caption, self.min_width)
         try:
             return Drawing(*frame, figure=self.figure(study).to_json())
         except NothingToShow as nothing:
@@ -116,6 +119,15 @@ def several_complete(record: StudyRecord, fewest: int = 2) -> list[TrialRecord]:
     if len(trials) < fewest:
         raise NothingToShow(f"The plot needs {fewest} COMPLETE trials; the study has {len(trials)}.")
     return trials
+
+
+def _left_out(study: StudyData) -> str:
+    """Say how many trials are drawn, if not all."""
+    drawn, every = len(study.drawn), len(complete_trials(study.record))
+    if drawn == every:
+        return ""
+    which = f"the {BEST_DRAWN} best, and others evenly spaced"
+    return f" Of {format_number(every)} COMPLETE trials {format_number(drawn)} are drawn: {which}."
 
 
 def has_front(record: StudyRecord) -> bool:

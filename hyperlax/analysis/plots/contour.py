@@ -10,7 +10,7 @@ from hyperlax.analysis.labels import short_names, with_unit
 from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate, hover_texts
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, complete_trials
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord, TrialRecord, complete_trials
 
 _CELLS = 40
 """Number of cells along a numeric axis; on an axis of choices, each choice is a cell."""
@@ -41,7 +41,7 @@ def _figure(study: StudyData) -> Figure:
     colors = {"colorscale": SCALE, "reversescale": direction == "minimize"}
     figure = Figure()
     figure.add("heatmap", **_areas((across, up), np.array([x, y]), values, with_unit(leading, record.scale), colors))
-    figure.add("scatter", **_points(x, y, values, hover_texts(record, trials), colors))
+    figure.add("scatter", **_points(record, (across, up), study.drawn, (values.min(), values.max()), colors))
     figure.update_x(**_axis(across))
     figure.update_y(**_axis(up))
     figure.layout["height"] = 520
@@ -67,12 +67,24 @@ def _areas(
 
 
 def _points(
-    x: list[float], y: list[float], values: np.ndarray, texts: list[str], colors: dict[str, Any]
+    record: StudyRecord,
+    axes: tuple[Coordinate, Coordinate],
+    trials: list[TrialRecord],
+    ends: tuple[float, float],
+    colors: dict[str, Any],
 ) -> dict[str, Any]:
-    line = {"width": 1, "color": "#ffffff"}
-    marker = {"color": values.tolist(), "cmin": values.min(), "cmax": values.max(), "size": 8, "line": line, **colors}
-    hover = {"hovertext": texts, "hoverinfo": "text"}
-    return {"x": x, "y": y, "mode": "markers", "marker": marker, **hover, "showlegend": False}
+    x, y = ([axis.position(trial.params[axis.name]) for trial in trials] for axis in axes)
+    leading, line = next(iter(record.objectives)), {"width": 1, "color": "#ffffff"}
+    marker = {"color": [trial.values[leading] for trial in trials], "cmin": ends[0], "cmax": ends[1], "size": 8}
+    hover = {"hovertext": hover_texts(record, trials), "hoverinfo": "text"}
+    return {
+        "x": x,
+        "y": y,
+        "mode": "markers",
+        "marker": {**marker, "line": line, **colors},
+        **hover,
+        "showlegend": False,
+    }
 
 
 def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -86,11 +98,16 @@ def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: 
     over, upward = (
         _distances(axis, own) / bandwidth for axis, own in zip(axes, positions, strict=True)
     )  # [cells, trials]
-    squared = over[None, :, :] ** 2 + upward[:, None, :] ** 2
-    nearest = squared.min(axis=2, keepdims=True)
-    weights = np.exp((nearest - squared) / 2)
-    means = (weights * values).sum(axis=2) / weights.sum(axis=2)
-    return np.where(nearest[:, :, 0] <= _FAR**2, means, np.nan)
+    means = np.full((len(upward), len(over)), np.nan)
+    for row, own in zip(
+        means, upward, strict=True
+    ):  # a row of cells at a time: all together take a gigabyte for 10,000 trials
+        squared = over**2 + own**2
+        nearest = squared.min(axis=1, keepdims=True)
+        weights = np.exp((nearest - squared) / 2)
+        is_near = nearest[:, 0] <= _FAR**2
+        row[is_near] = ((weights * values).sum(axis=1) / weights.sum(axis=1))[is_near]
+    return means
 
 
 def _distances(axis: Coordinate, positions: np.ndarray) -> np.ndarray:
@@ -125,4 +142,5 @@ PLOT = Plot(
     "Each point is a COMPLETE trial. The map behind the points is an estimate, a weighted mean of nearby trials. It is empty "
     "where no trial is near. Hover for a trial's hyperparameters.",
     _figure,
+    is_of_points=True,
 )

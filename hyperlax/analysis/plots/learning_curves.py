@@ -10,7 +10,7 @@ from hyperlax.analysis.study_data import StudyData, read_curves
 from hyperlax.errors import format_number
 from hyperlax.metrics import aggregated
 from hyperlax.study.batch_files import LearningCurve
-from hyperlax.study.record import TrialRecord, complete_trials, ranked, winners
+from hyperlax.study.record import TrialRecord, best_first, complete_trials
 
 _SHOWN = 10
 
@@ -21,8 +21,7 @@ def _figure(study: StudyData) -> Figure:
     A line is the seeds' aggregate, in a band from the lowest seed to the highest.
     """
     record = study.record
-    front = {trial.number for trial in winners(record)}
-    trials = sorted(ranked(record), key=lambda trial: trial.number not in front)[:_SHOWN]
+    trials = best_first(record)[:_SHOWN]
     if not trials:
         raise NothingToShow(
             f"No trial {'satisfies the constraints' if complete_trials(record) else 'is COMPLETE'} yet."

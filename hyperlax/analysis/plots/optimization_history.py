@@ -17,7 +17,7 @@ def _figure(study: StudyData) -> Figure:
     objectives = record.objectives
     figure = Figure([(row, 0) for row in range(len(objectives))], gaps=(0.0, 0.06))
     figure.link_x()
-    numbers, texts = [trial.number for trial in trials], hover_texts(record, trials)
+    drawn, texts = study.drawn, hover_texts(record, study.drawn)
     for row, (name, direction) in enumerate(objectives.items()):
         values = np.array([trial.values[name] for trial in trials])
         worst = np.inf if direction == "minimize" else -np.inf
@@ -26,8 +26,8 @@ def _figure(study: StudyData) -> Figure:
         figure.add(
             "scatter",
             row,
-            x=numbers,
-            y=values.tolist(),
+            x=[trial.number for trial in drawn],
+            y=[trial.values[name] for trial in drawn],
             mode="markers",
             name="trial",
             marker={"color": POINT, "size": 8, "opacity": 0.75},
@@ -38,7 +38,7 @@ def _figure(study: StudyData) -> Figure:
         figure.add(
             "scatter",
             row,
-            x=numbers,
+            x=[trial.number for trial in trials],
             y=[value if np.isfinite(value) else None for value in best.tolist()],
             mode="lines",
             name="best so far",
@@ -57,4 +57,5 @@ PLOT = Plot(
     "Optimization history",
     "Each COMPLETE trial's value, and the best value so far.",
     _figure,
+    is_of_points=True,
 )

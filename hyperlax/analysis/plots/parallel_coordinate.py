@@ -14,7 +14,8 @@ from hyperlax.study.record import TrialRecord
 def _figure(study: StudyData) -> Figure:
     """Draw the objectives first, then the search space; colored by the first objective, the best brightest."""
     record = study.record
-    trials = several_complete(record)
+    several_complete(record)
+    trials = study.drawn
     if not record.space:
         raise NothingToShow("The recipe searches no hyperparameter.")
     short = short_names(record.space)
@@ -65,4 +66,5 @@ PLOT = Plot(
     "Each line is a COMPLETE trial. Drag along an axis to keep only the lines that cross there.",
     _figure,
     min_width=1000,
+    is_of_points=True,
 )

@@ -28,7 +28,7 @@ def _figure(study: StudyData) -> Figure:
         raise NothingToShow("No trial is COMPLETE yet.")
     front = pareto_front(record)
     on_front = {trial.number for trial in front}
-    others = [trial for trial in trials if trial.number not in on_front]
+    others = [trial for trial in study.drawn if trial.number not in on_front]
     beaten = "dominated" if all(trial.feasible for trial in trials) else "dominated, or missing a constraint"
     pairs = list(itertools.combinations(record.objectives, 2))
     columns = min(2, len(pairs))
@@ -97,5 +97,6 @@ PLOT = Plot(
     "No trial is better than a highlighted one in every objective. Hover for its hyperparameters.",
     _figure,
     applies=has_front,
+    is_of_points=True,
     otherwise=NO_FRONT,
 )

@@ -14,7 +14,8 @@ from hyperlax.analysis.study_data import StudyData
 def _figure(study: StudyData) -> Figure:
     """Draw a panel per hyperparameter and objective, later trials brighter."""
     record = study.record
-    trials, objectives = several_complete(record), list(record.objectives)
+    several_complete(record)
+    trials, objectives = study.drawn, list(record.objectives)
     points = _points([trial.number for trial in trials])
 
     def traces(axis: Coordinate, block: int) -> list[dict[str, Any]]:
@@ -71,4 +72,5 @@ PLOT = Plot(
     "Each hyperparameter on its own against the objective; brighter points are later trials.",
     _figure,
     min_width=900,
+    is_of_points=True,
 )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, POINT, NothingToShow, Plot
 from hyperlax.analysis.plots.figure import Figure
-from hyperlax.analysis.study_data import Bar, StudyData, Timeline
+from hyperlax.analysis.study_data import MOST_DRAWN, Bar, StudyData, Timeline
 from hyperlax.errors import counted, format_number
 
 _COLORS = {"COMPLETE": POINT, "PRUNED": MUTED, "FAIL": ACCENT}
 _MOST_WITH_NUMBERS = 120
 """Maximum number of bars that show their trial's number; more bars would be too narrow."""
 _MOST_LABELS = 48
+_PIXELS = 500
+"""Parts of the axis between which no gap is seen."""
 
 
 def _figure(study: StudyData) -> Figure:
@@ -26,8 +28,9 @@ def _figure(study: StudyData) -> Figure:
     lanes = sorted({_lane(bar) for bar in found.bars})
     place = {lane: index for index, lane in enumerate(lanes)}
     figure = Figure()
+    joined = _joined(found.bars, len(lanes))
     for state, color in _COLORS.items():
-        if own := [bar for bar in found.bars if bar.state == state]:
+        if own := [bars for bars in joined if bars[0].state == state]:
             _add(figure, own, place, state, color, word, with_numbers=len(found.bars) <= _MOST_WITH_NUMBERS)
     line = {"type": "line", "yref": "y domain", "y0": 0, "y1": 1, "line": {"color": MUTED, "dash": "dot", "width": 1.5}}
     figure.layout["shapes"] = [{**line, "x0": start, "x1": start} for start in found.starts[1:]]
@@ -43,15 +46,34 @@ def _figure(study: StudyData) -> Figure:
         range=[len(lanes) - 0.5, -0.5],
         showgrid=False,
     )
-    figure.update_x(title={"text": _axis_title(found, word)}, rangemode="tozero")
+    title = _axis_title(found, word) + (
+        "<br>short bars beside each other are drawn as one" if len(joined) < len(found.bars) else ""
+    )
+    figure.update_x(title={"text": title}, rangemode="tozero")
     figure.layout |= {"barmode": "overlay", "hovermode": "closest", "legend": LEGEND_ON_TOP}
     figure.layout["height"] = 150 + max(90, min(26 * len(lanes), 720))
     return figure
 
 
+def _joined(bars: list[Bar], lanes: int) -> list[list[Bar]]:
+    """Return the bars that are drawn as one: of a large study those of a lane and state without a visible gap between them."""
+    pixel = max(bar.ended for bar in bars) / _PIXELS if len(bars) > MOST_DRAWN else 0.0
+    longest = pixel * max(1.0, lanes * _PIXELS / MOST_DRAWN)
+    joined: dict[tuple[int, int, int], list[list[Bar]]] = {}
+    for bar in bars:
+        own = joined.setdefault(_lane(bar), [])
+        last = own[-1] if own else [bar]
+        is_beside = bar.state == last[0].state and bar.began - last[-1].ended < pixel
+        if own and is_beside and bar.ended - last[0].began < longest:
+            last.append(bar)
+        else:
+            own.append([bar])
+    return [together for own in joined.values() for together in own]
+
+
 def _add(
     figure: Figure,
-    bars: list[Bar],
+    joined: list[list[Bar]],
     place: dict[tuple[int, ...], int],
     state: str,
     color: str,
@@ -61,18 +83,18 @@ def _add(
     figure.add(
         "bar",
         orientation="h",
-        base=[round(bar.began, 3) for bar in bars],
-        x=[round(bar.ended - bar.began, 3) for bar in bars],
-        y=[place[_lane(bar)] for bar in bars],
+        base=[round(bars[0].began, 3) for bars in joined],
+        x=[round(bars[-1].ended - bars[0].began, 3) for bars in joined],
+        y=[place[_lane(bars[0])] for bars in joined],
         width=0.8,
         name=state,
         marker={"color": color, "opacity": 0.85, "line": {"width": 1, "color": "rgba(255,255,255,0.7)"}},
-        text=[str(bar.trial) for bar in bars] if with_numbers else None,
+        text=[str(bars[0].trial) for bars in joined] if with_numbers else None,
         textposition="inside" if with_numbers else "none",
         insidetextanchor="middle",
         textangle=0,
         constraintext="both",
-        hovertext=[_text(bar, word) for bar in bars],
+        hovertext=[_text(bars, word) for bars in joined],
         hoverinfo="text",
         showlegend=True,
     )
@@ -92,10 +114,12 @@ def _name(lane: tuple[int, int, int], several: dict[str, bool]) -> str:
     return ", ".join([*words, f"lane {index}"])
 
 
-def _text(bar: Bar, word: str) -> str:
+def _text(bars: list[Bar], word: str) -> str:
+    bar, last = bars[0], bars[-1]
     where = _name(_lane(bar), {"slot": True, "pool": bar.pool > 0, "lane": word == "lane"})
-    times = f"{format_number(round(bar.began, 1))} s to {format_number(round(bar.ended, 1))} s"
-    return f"<b>trial {bar.trial}</b>: {bar.state}<br>{where}<br>{times}"
+    times = f"{format_number(round(bar.began, 1))} s to {format_number(round(last.ended, 1))} s"
+    which = f"trial {bar.trial}" if bar is last else f"{len(bars)} trials, {bar.trial} to {last.trial}"
+    return f"<b>{which}</b>: {bar.state}<br>{where}<br>{times}"
 
 
 def _axis_title(found: Timeline, word: str) -> str:

@@ -1,0 +1,264 @@
+"""Agents in a Ray cluster: the connection, and the actors that train."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hyperlax.backends.ray_desk import DeskActor
+from hyperlax.backends.ray_files import LeaderDesk
+from hyperlax.config.ray_options import AUTO, LOCAL, check_address
+from hyperlax.errors import HyperlaxError, counted
+
+log = logging.getLogger(__name__)
+
+_VARIABLE = "RAY_ADDRESS"
+_CONNECT_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
+"""Seconds between two looks whether actors have died or nodes have come."""
+_LONELY_SECONDS = 20.0
+"""Seconds without any agent after which that is said."""
+_GRACE_SECONDS = 5.0
+_MOST_DEATHS = 10
+"""How many agents may die one after another without a result in between."""
+
+
+def connect(address: str | None) -> str:
+    """Connect this process to a Ray cluster, or start one of this machine. Return where it is, in words.
+
+    address: host and port of the cluster's head, `auto` for that of this machine, `local` to start one; None for the one that
+    Ray's own variable names, else `local`.
+
+    Raises:
+      HyperlaxError: There is no cluster at this address, or none can be started.
+    """
+    given = address or os.environ.get(_VARIABLE) or LOCAL
+    check_address(given)
+    if given not in (LOCAL, AUTO):
+        _reach(given)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it prints a paragraph
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # it warns otherwise
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")  # else it asks a wrong port for 20 s
+    import ray
+
+    own: dict[str, Any] = {"include_dashboard": False} if given == LOCAL else {}
+    _silence_events()
+    try:
+        with _silent():
+            ray.init(address=given, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False, **own)
+    except (Exception, SystemExit) as error:
+        raise _unreachable(given, f"{type(error).__name__}: {_first_line(error)}") from error
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    where = "on this machine" if given == LOCAL else f"at {given}"
+    cpus = sum(node["Resources"].get("CPU", 0) for node in nodes)
+    gpus = sum(node["Resources"].get("GPU", 0) for node in nodes)
+    parts = [counted(int(amount), name) for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount]
+    return f"Ray cluster {where} with {counted(len(nodes), 'node')}, {' and '.join(parts)}."
+
+
+def room_for(resources: Mapping[str, float]) -> int:
+    """Return how many agents the nodes of the cluster have room for, whatever else they run."""
+    import ray
+
+    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return sum(int(min(there.get(name, 0) / amount for name, amount in resources.items()) + 1e-9) for there in alive)
+
+
+def make_desk(study: Path) -> LeaderDesk:
+    """Return the leader's side of a new desk, on this node."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": here}
+    return LeaderDesk(ray.remote(DeskActor).options(**options).remote(), study)
+
+
+class AgentActor:
+    """An agent as a Ray actor."""
+
+    def run(self, main: str, desk: Any, about: str) -> str:
+        """Train until the study has ended. Return why it cannot train here, else "".
+
+        main: module and name of the function that does, given the desk's actor and what is in `about`, as JSON.
+        """
+        module, _, name = main.partition(":")
+        return getattr(import_module(module), name)(desk, json.loads(about))
+
+
+class RayAgents:
+    """Agents in a Ray cluster, each an actor, which are started again when they die and when nodes come.
+
+    Args:
+      desk: The leader's side of the desk.
+      main: See `AgentActor.run`.
+      about: What they need to know, as JSON; each also gets its name. It may be added to before the first one starts.
+      resources: What each agent reserves, by Ray's names: CPU, GPU and those that the nodes give themselves.
+      most: The most agents; None for as many as the cluster has room for.
+    """
+
+    def __init__(
+        self, desk: LeaderDesk, main: str, about: Mapping[str, Any], resources: Mapping[str, float], most: int | None
+    ):
+        self._desk, self._main, self.about = desk, main, dict(about)
+        self._resources, self._most = dict(resources), most
+        self._running: dict[Any, tuple[str, Any]] = {}
+        self._started = self._deaths = self._refused = 0
+        self._looked = self._started_at = 0.0
+        self._lonely_since, self._is_lonely = time.monotonic(), False
+
+    def start(self) -> None:
+        """Start the agents that are missing. They begin as soon as a node has room for them."""
+        now = time.monotonic()
+        if now - self._started_at < _LOOK_SECONDS:
+            return
+        self._started_at = now
+        wanted = (self._most or max(1, room_for(self._resources))) - self._refused
+        while len(self._running) < wanted:
+            self._start_one()
+        self._tell_if_lonely()
+
+    def dead(self) -> dict[str, str]:
+        """Return those that have died since the last call, and how.
+
+        Raises HyperlaxError if none may train, or if too many have died without a result.
+        """
+        import ray
+
+        now = time.monotonic()
+        if not self._running or now - self._looked < _LOOK_SECONDS:
+            return {}
+        self._looked, found = now, {}
+        ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        for reference in ended:
+            name, actor = self._running.pop(reference)
+            how = self._end_of(reference, actor)
+            self._desk.remove_card(name)
+            if how:
+                found[name] = how
+        return found
+
+    def have_trained(self) -> None:
+        """Note that a batch has ended."""
+        self._deaths = 0
+
+    def close(self) -> None:
+        """End them, and the cluster if it was started here."""
+        import ray
+
+        if not ray.is_initialized():
+            return
+        self._desk.set_ended(True)
+        if self._running:
+            ray.wait(list(self._running), num_returns=len(self._running), timeout=_GRACE_SECONDS)
+        for _, actor in self._running.values():
+            ray.kill(actor)
+        self._running.clear()
+        with _silent():
+            ray.shutdown()
+
+    def _start_one(self) -> None:
+        import ray
+
+        self._started += 1
+        name = f"ray-{self._started}-{os.urandom(2).hex()}"
+        others = {key: amount for key, amount in self._resources.items() if key not in ("CPU", "GPU")}
+        reserved = {"num_cpus": self._resources.get("CPU", 0), "num_gpus": self._resources.get("GPU", 0)}
+        actor = ray.remote(AgentActor).options(**reserved, resources=others).remote()
+        reference = actor.run.remote(self._main, self._desk.actor, json.dumps({**self.about, "name": name}))
+        self._running[reference] = name, actor
+
+    def _end_of(self, reference: Any, actor: Any) -> str:
+        """Return how an agent has died, "" if it has ended by itself. Raise HyperlaxError if no agent can train."""
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            problem = ray.get(reference)
+        except RayError as error:
+            ray.kill(actor)  # one that cannot be reached may still run
+            how = _how_it_died(error)
+            self._deaths += 1
+            if self._deaths == _MOST_DEATHS:
+                raise HyperlaxError(
+                    f"{counted(self._deaths, 'agent')} of the Ray cluster died without a result; the last one {how}."
+                ) from error
+            return how
+        if problem:
+            self._refused += 1
+            log.warning("%s", problem)
+            if not self._running:
+                raise HyperlaxError("No agent of the Ray cluster can train this study. What they said is above.")
+        return ""
+
+    def _tell_if_lonely(self) -> None:
+        """Say once that no node has had room for an agent for some time."""
+        now = time.monotonic()
+        if self._desk.has_agents():
+            self._lonely_since, self._is_lonely = now, False
+        elif not self._is_lonely and now - self._lonely_since > _LONELY_SECONDS:
+            self._is_lonely = True
+            need = ", ".join(f"{name.lower()}={amount:g}" for name, amount in self._resources.items())
+            log.info("No node of the Ray cluster has had room for an agent with %s yet. Waiting.", need)
+
+
+def _how_it_died(error: Exception) -> str:
+    """Return how an agent has died, in words that follow its name."""
+    from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayTaskError
+
+    if isinstance(error, RayTaskError):
+        return f"failed ({_first_line(error.cause or error)})"
+    if isinstance(error, OutOfMemoryError) or "OutOfMemory" in str(error):
+        return "was killed because the memory of its node ran out"
+    if isinstance(error, ActorUnavailableError):
+        return "cannot be reached"
+    return "died with its node" if "node has died" in str(error) or "node died" in str(error) else "died"
+
+
+def _reach(address: str) -> None:
+    """Raise HyperlaxError if nothing answers at host and port within some seconds."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _unreachable(address, error.strerror or str(error)) from error
+
+
+def _unreachable(address: str, why: str) -> HyperlaxError:
+    if address == LOCAL:
+        return HyperlaxError(f"Ray cannot start on this machine ({why}).")
+    return HyperlaxError(
+        f"No Ray cluster answers at {address} ({why}). Start one with `ray start --head`, or leave the address out to train on "
+        "this machine."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "").strip().removesuffix(".")
+
+
+def _silence_events() -> None:
+    """Keep what Ray says of every worker that dies off the terminal, for which it has no setting. Here one line says so."""
+    worker: Any = import_module("ray._private.worker")
+    worker.print_to_stdstream = lambda *arguments, **more: None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what Ray's native code writes to standard error off the terminal. Exceptions say what matters of it."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,132 @@
+"""Several devices of a machine: two forced CPU devices train as one does, alone and divided among agents; GPUs are made up."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import pytest
+
+from hyperlax import cli
+from hyperlax.backends.local_agents import shares
+from hyperlax.engine import device
+from hyperlax.errors import OptionError
+from hyperlax.files import decode
+from tests.test_bad_input import TABLES
+from tests.test_own_code import results
+
+pytestmark = pytest.mark.timeout(120)
+SEARCH = (
+    f"optuna-hp-search --algo-and-network-config {TABLES / 'own_lanes.py'} --seed 3 --n-trials 4 --optuna-study-batch-size 4 "
+    "--quiet"
+)
+TWO = "--xla_force_host_platform_device_count=2"
+
+
+def on_two_devices(command: str) -> None:
+    """A command in a process that has two devices."""
+    words, environment = [sys.executable, "-m", "hyperlax.cli", *shlex.split(command)], {**os.environ, "XLA_FLAGS": TWO}
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_results_do_not_depend_on_the_number_of_devices(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(shlex.split(f"{SEARCH} --output-root {tmp_path / 'one'}")) == 0
+    on_two_devices(f"{SEARCH} --output-root {tmp_path / 'two'}")
+    on_two_devices(f"{SEARCH} --output-root {tmp_path / 'agents'} --agents 2")
+    one, two, agents = (tmp_path / name / "own_lanes" for name in ("one", "two", "agents"))
+    assert results(one) == results(two) == results(agents)
+    used = max(2, device.cores())
+    assert decode(two / "study.json", dict[str, Any])["device"] == f"cpu, 2 devices, {used} slots"
+
+
+@pytest.mark.parametrize("command", ["optuna-hp-search", "agent", "a file"])
+def test_a_device_that_does_not_exist_is_refused_before_anything_runs(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = f"{SEARCH} --devices 0,7"
+    if command == "agent":
+        assert cli.main(shlex.split(SEARCH)) == 0
+        words = "agent my_optuna_studies/own_lanes --devices 0,7"
+    elif command == "a file":
+        Path("s.yaml").write_text(f"algo_and_network_config: {TABLES / 'own_lanes.py'}\ndevices: [0, 7]\n")
+        words = "run-study s.yaml"
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(shlex.split(words)) == 2
+    there = "0,7: there is no device 7. JAX has 1 device here: 0 (cpu). Name some of these, or leave "
+    assert f"devices {there}" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_trains_in_processes_has_no_devices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search = (
+        f"optuna-hp-search --algo-and-network-config {TABLES / 'own_code.py'} --n-trials 1 --output-root {tmp_path}"
+    )
+    assert cli.main(shlex.split(f"{search} --devices 0")) == 2
+    said = "its processes see the GPUs that CUDA_VISIBLE_DEVICES names. Set that."
+    assert f"--devices: own_code trains a function, and {said}" in capsys.readouterr().err
+    assert cli.main(shlex.split(search)) == 0
+    assert cli.main(["agent", str(tmp_path / "own_code"), "--devices", "0"]) == 2
+    assert "--devices: own_code trains in processes, which see the GPUs" in capsys.readouterr().err
+
+
+def test_a_resume_may_train_on_another_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(shlex.split(f"{SEARCH} --output-root {tmp_path} --devices 0")) == 0
+    resumed = shlex.split(f"optuna-hp-search --resume-from {tmp_path / 'own_lanes'} --n-trials 5")
+    assert cli.main([*resumed, "--devices", "1"]) == 2
+    assert "--devices 1: there is no device 1" in capsys.readouterr().err
+    assert cli.main(resumed) == 0
+
+
+def made_up(monkeypatch: pytest.MonkeyPatch, platform: str, count: int) -> list[Any]:
+    """Devices of a machine that is not this one."""
+    kind = "cpu" if platform == "cpu" else "a GPU"
+    made = [SimpleNamespace(platform=platform, device_kind=kind, local_hardware_id=index) for index in range(count)]
+    monkeypatch.setattr(jax, "local_devices", lambda: made)
+    monkeypatch.setattr(device, "cores", lambda: 4)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("platform", "count", "slots"),
+    [("cpu", 1, [0, 0, 0, 0]), ("cpu", 2, [0, 1, 0, 1]), ("cpu", 6, [0, 1, 2, 3, 4, 5]), ("gpu", 3, [0, 1, 2])],
+)
+def test_slots_are_spread_over_devices(
+    monkeypatch: pytest.MonkeyPatch, platform: str, count: int, slots: list[int]
+) -> None:
+    made = made_up(monkeypatch, platform, count)
+    assert [made.index(one) for one in device.slot_devices()] == slots
+    assert [made.index(one) for one in device.slot_devices(at_most=2)] == slots[:2]
+    assert {made.index(one) for one in device.slot_devices([count - 1])} == {count - 1}
+
+
+def test_a_gpu_that_is_not_chosen_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = dict[str, str]()
+    monkeypatch.setattr(device, "backend_started", lambda: False)
+    monkeypatch.setattr(jax.config, "update", asked.__setitem__)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
+    made = made_up(monkeypatch, "gpu", 3)
+    assert device.local_devices([2, 0, 2]) == [made[2], made[0]]
+    assert asked == {"jax_cuda_visible_devices": "2,0,2"}
+    with pytest.raises(OptionError, match=r"3: there is no device 3. JAX has 3 devices here: 0 \(a GPU\), 1"):
+        device.local_devices([3])
+
+
+def test_agents_divide_a_machine() -> None:
+    def words(*arguments: Any, **more: Any) -> list[str]:
+        return [" ".join(share.words) for share in shares(*arguments, **more)]
+
+    assert words(1, 2) == ["--slots 2"] and words(3, 2) == ["--slots 1"] * 3
+    assert words(2, 4, devices=[0, 1]) == ["--slots 2 --devices 0", "--slots 2 --devices 1"]
+    assert words(2, 3, devices=[0, 2, 3]) == ["--slots 2 --devices 0,3", "--slots 1 --devices 2"]
+    several = shares(3, 2, ["4", "7"])
+    assert [share.variables["CUDA_VISIBLE_DEVICES"] for share in several] == ["4", "7", "4"]
+    assert {share.variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] for share in several} == {"0.375"}
+    assert shares(1, 2, ["4", "7"])[0].variables == {"CUDA_VISIBLE_DEVICES": "4,7"}

@@ -1,0 +1,300 @@
+"""Studies with a pruner or racing seeds that agents train are those that a process trains. Training is a fake's."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hyperlax.backends.agent_process import AgentProcess, Place
+from hyperlax.backends.desk import NEWS, Item
+from hyperlax.backends.work import Work
+from hyperlax.config.checks import checked
+from hyperlax.engine.checkpoint import CheckpointManager, Metadata
+from hyperlax.errors import OptionError
+from hyperlax.recipe import load
+from hyperlax.study.leading import device_of
+from hyperlax.study.stopping import StopRequest
+from hyperlax.study.study_run import local_backend
+from tests.agents_at_work import Slow, at_work, claimed, eventually, leading, meanwhile, place_of
+from tests.fake_backend import FakeBackend
+from tests.study_cases import Case, Finished, arguments_of
+from tests.test_own_code import results, run
+from tests.test_own_lanes import SMALL
+
+pytestmark = pytest.mark.timeout(120)
+ASHA = {"pruner": "asha", "pruner_min_segments": 1, "pruner_reduction_factor": 2}
+KINDS: dict[str, dict[str, Any]] = {
+    "asha": {**ASHA, "sampler": "tpe"},
+    "median": {"pruner": "median", "pruner_min_segments": 1},
+    "racing": {"seed_schedule": "racing", "num_seeds": 3, "pruner_reduction_factor": 2, "sampler": "tpe"},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return Finished(lambda: tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture
+def alone(tmp_path: Path, finished: Finished) -> Case:
+    """The study with asha as one process trains it."""
+    return finished(tmp_path / "alone", **KINDS["asha"])
+
+
+@pytest.mark.parametrize("agents", [1, 2, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_number_of_agents_trains_the_same_study(tmp_path: Path, finished: Finished, kind: str, agents: int) -> None:
+    alone = finished(tmp_path / "alone", **KINDS[kind])
+    case = Case(tmp_path / "agents", **KINDS[kind])
+    with at_work(case, *(FakeBackend(lanes=1 + index % 3) for index in range(agents))):
+        assert case.start(leading(case)) == 0
+    assert "PRUNED" in case.states() and "COMPLETE" in case.states()
+    assert case.told() == alone.told()
+    assert curves(case) == curves(alone)
+    assert os.listdir(case.directory / "work") == [] and not (case.directory / "checkpoints").exists()
+
+
+def curves(case: Case) -> list[str]:
+    """The rows of all learning curves, without headers."""
+    return sorted(row for path in case.directory.rglob("curves.csv") for row in path.read_text().splitlines()[1:])
+
+
+def test_the_number_in_flight_decides_and_not_who_trains(tmp_path: Path, finished: Finished) -> None:
+    more = {**KINDS["asha"], "in_flight": 5, "optuna_study_batch_size": "auto"}
+    alone, case = finished(tmp_path / "alone", **more), Case(tmp_path / "agents", **more)
+    with at_work(case, FakeBackend(), FakeBackend()):
+        assert case.start(leading(case)) == 0
+    assert case.told() == alone.told() != finished(tmp_path / "other", **{**more, "in_flight": 3}).told()
+    assert case.stored()["super_batch"] == 5 and len(case.batches()) > 1
+
+
+def test_the_number_in_flight_is_refused_where_nothing_ends_early(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--in-flight 4 is for studies with --pruner or --seed-schedule racing"):
+        checked(arguments_of(tmp_path, in_flight=4))
+
+
+def test_a_trial_whose_lease_ran_out_is_trained_by_another_agent(
+    tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    case, is_over = Case(tmp_path / "agents", **KINDS["asha"]), threading.Event()
+
+    def vanish() -> None:
+        claimed(Work(case.directory), "gone-1-a")
+        with at_work(case, FakeBackend()):
+            is_over.wait(40)
+
+    with meanwhile(vanish):
+        assert case.start(leading(case, lease=0.5)) == 0
+        is_over.set()
+    assert case.told() == alone.told()
+    assert "Lost trial 0: its agent gone-1-a was not heard of for 0.5 s." in caplog.text
+
+
+@pytest.mark.parametrize("what", ["lost", "twice", "late", "damaged"])
+def test_news_may_be_lost_or_damaged_or_come_twice_or_late(
+    tmp_path: Path, alone: Case, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    case, real, posted = Case(tmp_path / "agents", **KINDS["asha"]), Work.post, list[tuple[Item, bytes]]()
+
+    def post(work: Work, item: Item, content: bytes) -> None:
+        posted.append((item, content))
+        is_third = len(posted) % 3 == 0
+        if what == "damaged" and is_third:
+            content = content[:200]
+        if what != "lost" or not is_third:
+            real(work, item, content)
+        if what in ("twice", "late"):
+            old = posted[-1 if what == "twice" else -min(5, len(posted))]
+            real(work, Item(f"n{99_000_000 + len(posted)}", f"again-{len(posted)}", NEWS), old[1])
+
+    monkeypatch.setattr(Work, "post", post)
+    monkeypatch.setattr("hyperlax.backends.agent_training._REPEAT_SECONDS", 0.05)
+    monkeypatch.setattr("hyperlax.backends.open_agents.MOST_LOSSES", 100)
+    with at_work(case, FakeBackend(), FakeBackend()):
+        assert case.start(leading(case)) == 0
+    assert case.told() == alone.told()
+
+
+def test_an_error_of_a_program_is_told_as_where_it_was(tmp_path: Path) -> None:
+    reasons = []
+    for root in ("alone", "agents"):
+        case, backend = Case(tmp_path / root, **KINDS["asha"]), FakeBackend(raises={4: ValueError("no luck")})
+        with at_work(case, backend):
+            assert case.start(backend if root == "alone" else leading(case)) == 0
+        assert case.states()[4] == "FAIL" and case.states().count("FAIL") == 1
+        reasons.append([trial.user_attrs.get("reason") for trial in case.study().trials])
+    assert reasons[0] == reasons[1] and reasons[0][4].startswith("ValueError: no luck")
+
+
+def test_a_trial_that_kills_its_agents_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its neighbours die with it, and are not at fault."""
+    case, is_over = Case(tmp_path, **KINDS["median"]), threading.Event()
+
+    class Dead(BaseException):
+        """Stands for an agent that is killed: nothing is handed back."""
+
+    @dataclass
+    class Deadly(FakeBackend):
+        def advance(self) -> Any:
+            if 4 in self.in_lanes:
+                raise Dead
+            return super().advance()
+
+    def die(agent: AgentProcess) -> None:
+        agent._training = None
+
+    monkeypatch.setattr(AgentProcess, "_hand_back", die)
+
+    def train() -> None:
+        while not is_over.is_set():
+            try:
+                AgentProcess(place_of(case.directory, case.recipe, Deadly()), is_over).run()
+            except Dead:
+                continue
+
+    with meanwhile(train):
+        assert case.start(leading(case, lease=0.15)) == 0
+        is_over.set()
+    assert case.states()[4] == "FAIL" and case.states().count("FAIL") == 1
+    assert case.study().trials[4].user_attrs["reason"].startswith("lost three times, the last time because its agent ")
+
+
+@dataclass
+class Watched(Slow):
+    """Takes its time for a segment. begun: trials that entered, from their first segment on."""
+
+    begun: list[int] = field(default_factory=list)
+
+    def enter(self, trials: Any, repetition: int = 0, group: int = 0) -> list[int]:
+        entered = super().enter(trials, repetition, group)
+        self.begun += entered
+        return entered
+
+
+def test_an_agent_that_is_terminated_hands_its_trials_back_with_their_checkpoint(tmp_path: Path, alone: Case) -> None:
+    case, stop, is_over = Case(tmp_path / "agents", **KINDS["asha"]), StopRequest(), threading.Event()
+    first, second = Watched(seconds=0.05, lanes=2), Watched(seconds=0.01)
+    agent = AgentProcess(place_of(case.directory, case.recipe, first), stop)
+    stop.tell(agent.stop)
+
+    def leave() -> None:
+        with meanwhile(agent.run):
+            eventually(
+                lambda: (
+                    first.asleep.is_set()
+                    and first.in_lanes
+                    and all(lane.segments > 1 for lane in first.in_lanes.values())
+                )
+            )
+            stop.set()
+        handed_back = set(first.in_lanes)
+        assert {item.kind for item in Work(case.directory).items()} <= {"ticket", NEWS}
+        with at_work(case, second):
+            is_over.wait(40)
+        assert handed_back and not handed_back & set(second.begun)
+
+    with meanwhile(leave):
+        assert case.start(leading(case)) == 0
+        is_over.set()
+    assert case.told() == alone.told()
+    assert not (case.directory / "checkpoints").exists()
+
+
+def test_a_leader_that_stops_has_the_agents_hand_back(tmp_path: Path, alone: Case) -> None:
+    case, slow = Case(tmp_path / "agents", **KINDS["asha"]), Slow(seconds=0.1)
+    backend = leading(case)
+
+    def make(*arguments: Any) -> Any:
+        made: Any = backend(*arguments)
+        look = made._look
+
+        def look_and_stop() -> None:
+            look()
+            if len(case.batches()) > 1 and not made._is_stopping:
+                os.kill(os.getpid(), 15)
+
+        made._look = look_and_stop
+        return made
+
+    with at_work(case, slow):
+        assert case.start(make) == 143
+        assert Work(case.directory).items() == []
+        assert case.resume(leading(case)) == 0
+    assert case.told() == alone.told()
+
+
+def test_a_lane_that_is_left_late_costs_only_time(tmp_path: Path, alone: Case) -> None:
+    """An agent that never sees what is decided trains every trial to its end."""
+    case = Case(tmp_path / "agents", **KINDS["asha"])
+
+    class Blind(Work):
+        def items(self) -> list[Item]:
+            return [item for item in super().items() if item.kind == "ticket"]
+
+        def renew(self, claim: Item) -> bool:
+            super().renew(claim)
+            return True
+
+    with at_work(case, FakeBackend(), desk=Blind(case.directory)):
+        assert case.start(leading(case)) == 0
+    assert case.told() == alone.told()
+
+
+def test_lanes_of_a_program_continue_on_another_agent_to_the_same_bits(tmp_path: Path) -> None:
+    """Real lanes: one agent hands back in the middle, and two more train what is left, from its checkpoint."""
+    words = f"optuna-hp-search --algo-and-network-config {SMALL} --seed 3 --n-trials 8 --num-seeds 2 --in-flight 3 "
+    words += "--pruner asha --pruner-min-segments 1 --runner-hparam-batch-size 2 --log-level WARNING"
+    run(f"{words} --output-root {tmp_path / 'alone'}")
+    study, stop, is_over = tmp_path / "agents" / "own_lanes", StopRequest(), threading.Event()
+    place = Place(
+        desk=Work(study),
+        recipe=load(str(SMALL)),
+        make_backend=local_backend,
+        checkpoints=lambda is_confirmation: CheckpointManager(study / "checkpoints", 0.0),
+        device_of=device_of,
+        is_over=is_over.is_set,
+        is_led=lambda: True,
+    )
+
+    def train() -> None:
+        first, others = AgentProcess(place, stop), [AgentProcess(place, is_over) for _ in range(2)]
+        with meanwhile(first.run):
+            eventually(lambda: list((study / "checkpoints").glob("pool_*.npz")))
+            stop.set()
+        with meanwhile(others[0].run), meanwhile(others[1].run):
+            is_over.wait(60)
+
+    with meanwhile(train):
+        run(f"{words} --agents 0 --output-root {study.parent}")
+        is_over.set()
+    assert results(study) == results(tmp_path / "alone" / "own_lanes")
+    assert not (study / "checkpoints").exists()
+
+
+def test_what_two_agents_save_does_not_clash(tmp_path: Path) -> None:
+    saves = CheckpointManager(tmp_path, 0.0)
+    one, other = saves.owned_by("host-1-a"), saves.owned_by("host-1-ab")
+
+    def saved(*trials: int) -> tuple[Metadata, dict[str, np.ndarray]]:
+        return Metadata(trials, {"hyperparameters": [f"of {trial}" for trial in trials]}, 1, {}), {"state": np.zeros(1)}
+
+    def held() -> list[tuple[int, ...]]:
+        return sorted(metadata.trials for metadata, _ in saves.pools())
+
+    one.save_pools([saved(0), saved(1, 2)])
+    other.save_pools([saved(3)])
+    one.save_pools([saved(1, 2)])
+    assert held() == [(1, 2), (3,)]
+    saves.prune_pools(["host-1-ab"], [4])
+    assert held() == [(3,)]
+    saves.prune_pools([], [3])
+    assert held() == [(3,)]
+    saves.save_pools([saved(5)])
+    assert held() == [(5,)]
+    assert saved(7, 8, 9)[0].only([9, 7]) == saved(9, 7)[0]

@@ -1,0 +1,254 @@
+"""`--engine ray`: the study is that of one process, whatever happens to actors and nodes, and no disk is shared."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperlax import cli
+from hyperlax.config.sent_recipes import receive, send
+from hyperlax.files import read_csv
+from hyperlax.recipe import from_source, load
+from tests.desk import ROOT, hyperlax, python, study_of, write_small_recipes
+from tests.test_agent_command import PPO, until_there
+from tests.test_agent_command import start as start_command
+from tests.test_own_code import results
+
+pytestmark = pytest.mark.timeout(180)
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs pip install "hyperlax[ray]"')
+RECIPE = """
+import os, signal, time
+from pathlib import Path
+from hyperlax.space import UniformContinuous
+from hyperlax.tasks import Function, Measure
+
+def train(params, report, seed):
+    once = Path({once!r}, "once")
+    for step in (1, 2):
+        {between}
+        report(step, score=params["x"] * step + seed)
+
+def get_task():
+    return Function(train, Measure("score", "maximize"), budget=2, evaluations=2)
+
+def get_base_params():
+    return {{"x": 0.5}}
+
+def get_base_hyperparam_distributions():
+    return {{"x": UniformContinuous(domain=(0.0, 1.0))}}
+"""
+DIES_ONCE = """if step == 2 and params["x"] == 0.5 and seed == 3 and not once.exists():
+            once.touch()
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)"""
+LEAVES_A_FILE = """(report.directory / f"was_here_{os.getppid()}").touch()
+        time.sleep(0.4)"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster with two CPUs, whose workers are not as nice to others as Ray has them."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason='needs pip install "hyperlax[ray]"')
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("RAY_worker_niceness", "0"), ("RAY_USAGE_STATS_ENABLED", "0"), ("PYTHONPATH", str(ROOT))):
+            patch.setenv(name, value)
+        made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        yield made
+        made.shutdown()
+
+
+def recipe(directory: Path, between: str = "") -> Path:
+    """A recipe, below a directory."""
+    directory.mkdir(exist_ok=True)
+    (path := directory / "score.py").write_text(RECIPE.format(once=str(directory), between=between or "pass"))
+    return path
+
+
+def search(path: Path, root: Path, more: str = "") -> list[str]:
+    words = f"optuna-hp-search --algo-and-network-config {path} --seed 3 --n-trials 6 --num-seeds 2"
+    more = more if "--engine" in more else f"{more} --slots 2"
+    return shlex.split(f"{words} --output-root {root} {more}")
+
+
+def on(cluster: Any) -> str:
+    return f"--engine ray --ray-address {cluster.address}"
+
+
+def agents(directory: Path) -> list[str]:
+    """The agent of every batch."""
+    return [json.loads(path.read_text())["agent"] for path in directory.rglob("timing.json")]
+
+
+@needs_ray
+def test_a_study_on_ray_is_that_of_one_process(cluster: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = recipe(tmp_path / "code")
+    confirmed = "--confirm-top 1 --confirm-seeds 2"
+    assert cli.main(search(path, tmp_path / "alone", confirmed)) == 0
+    capfd.readouterr()
+    assert cli.main(search(path, tmp_path / "ray", f"{confirmed} {on(cluster)}")) == 0
+    alone, ray = (tmp_path / place / "score" for place in ("alone", "ray"))
+    assert results(ray) == results(alone)
+    assert (ray / "confirmation.csv").read_bytes() == (alone / "confirmation.csv").read_bytes()
+    assert len(set(agents(ray))) == 2 and all(agent.startswith("ray-") for agent in agents(ray))
+    assert list((ray / "work").iterdir()) == []
+    said = capfd.readouterr()
+    assert not re.search(r"raylet|gcs|\bpid=|\[20\d\d-", said.out + said.err)
+
+
+@needs_ray
+def test_an_actor_that_dies_loses_its_batch_once(
+    cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = recipe(tmp_path / "code", DIES_ONCE)
+    assert cli.main(search(path, tmp_path / "ray", f"{on(cluster)} --agents 2")) == 0
+    assert caplog.text.count("Lost trial 0: its agent died. Waiting for another agent.") == 1
+    assert cli.main(search(path, tmp_path / "alone")) == 0
+    assert results(tmp_path / "ray" / "score") == results(tmp_path / "alone" / "score")
+
+
+@needs_ray
+def test_what_a_stopped_study_keeps_comes_to_the_leader_and_goes_on(cluster: Any, tmp_path: Path) -> None:
+    path, root = recipe(tmp_path / "code", LEAVES_A_FILE), tmp_path / "ray"
+    study = root / "score"
+    leader = start_command(search(path, root, on(cluster)), tmp_path, tmp_path / "leader.log")
+    until_there(study / "optuna_exec_batch_0000" / "success.txt")
+    leader.send_signal(signal.SIGINT)
+    assert leader.wait() == 130, (tmp_path / "leader.log").read_text()
+    began = {directory.name: list(directory.rglob("was_here_*")) for directory in (study / "trials").iterdir()}
+    assert any(began.values())
+    assert cli.main(["optuna-hp-search", "--resume-from", str(study), "--ray-address", str(cluster.address)]) == 0
+    assert len(read_csv(study / "trials.csv")) == 6
+    assert not set(agents(study)) & {"", None}
+    assert all(
+        before <= {*(study / "trials" / name).rglob("was_here_*")}
+        for name, paths in began.items()
+        if (before := {*paths})
+    )
+
+
+@needs_ray
+def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        began = time.monotonic()
+        assert cli.main(search(recipe(tmp_path / "code"), tmp_path, f"--engine ray --ray-address {address}")) == 1
+    assert time.monotonic() - began < 10
+    said = capsys.readouterr().err
+    assert f"No Ray cluster answers at {address} (Connection refused)." in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "score").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("--ray-address auto", "--ray-address auto: is for --engine ray. Give that as well"),
+        ("--agent-resources cpu=2", "--agent-resources cpu=2: is for --engine ray."),
+        ("--engine ray --agent-resources cpu=0", "needs names and amounts above 0, such as cpu=2,gpu=1."),
+        ("--engine ray --agent-resources gpu", "needs names and amounts above 0"),
+        ("--engine ray --agents 0", "--agents 0: with --engine ray nothing would train."),
+        ("--engine ray --ray-address here", "--ray-address here: is not the address of a Ray cluster."),
+        ("--engine dask", "--engine"),
+    ],
+)
+def test_refusals(more: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(search(recipe(tmp_path / "code"), tmp_path, more)) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_without_ray_the_extra_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperlax.study.ray_study.find_spec", lambda package: None)
+    assert cli.main(search(recipe(tmp_path / "code"), tmp_path, "--engine ray")) == 2
+    assert capsys.readouterr().err.endswith('--engine ray needs the package ray: pip install "hyperlax[ray]"\n')
+
+
+def test_other_options_for_several_machines_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperlax.study.ray_study.find_spec", lambda package: True)
+    words = f"optuna-hp-search --algo-and-network-config ppo_mlp --env-config gymnax.cartpole --output-root {tmp_path}"
+    assert cli.main(shlex.split(f"{words} --engine ray --devices 0")) == 2
+    assert "with --engine ray agents have what --agent-resources says. Leave --devices out." in capsys.readouterr().err
+    (file := tmp_path / "study.yaml").write_text(f"algo_and_network_config: {recipe(tmp_path / 'code')}\nengine: ray\n")
+    assert cli.main(["run-study", str(file), "--join", "--output-root", str(tmp_path)]) == 2
+    assert "--join is for machines that see one directory" in capsys.readouterr().err
+
+
+def test_ray_is_imported_only_when_it_is_asked_for() -> None:
+    code = "import sys, hyperlax, hyperlax.study.ray_study; assert 'ray' not in sys.modules"
+    assert python("-c", code).returncode == 0
+
+
+def test_a_recipe_travels_with_its_code(tmp_path: Path) -> None:
+    path = recipe(tmp_path / "leader")
+    sent = json.loads(json.dumps(send(load(str(path)))))
+    assert receive(sent, tmp_path / "node").path == path  # the same file is here
+    path.unlink()
+    received = receive(sent, tmp_path / "node")
+    assert received.path == tmp_path / "node" / "score.py" and list(received.space) == ["x"]
+
+
+def test_a_function_and_a_command_travel(tmp_path: Path) -> None:
+    (tmp_path / "leader").mkdir()
+    (file := tmp_path / "leader" / "sent_function.py").write_text("def train(params):\n    return params['x']\n")
+    form: dict[str, Any] = {
+        "measure": {"name": "score", "direction": "maximize"},
+        "measures": [],
+        "budget": 1,
+        "evaluations": 1,
+        "cores": 1,
+        "resources": {},
+        "name": "sent",
+        "path": "sent",
+        "params": {"x": 0.5},
+        "space": {},
+    }
+    function = from_source({**form, "function": f"{file}:train"}, "a test")
+    command = from_source({**form, "command": ["true"], "directory": str(tmp_path / "leader")}, "a test")
+    sent = [json.loads(json.dumps(send(one))) for one in (function, command)]
+    file.unlink()
+    file.parent.rmdir()
+    received, elsewhere = (receive(one, tmp_path / "node") for one in sent)
+    assert received.task is not None and received.task.source()["function"] == f"{tmp_path}/node/sent_function.py:train"  # pyright: ignore
+    assert elsewhere.task is not None and elsewhere.task.source()["directory"] == str(Path.cwd())  # pyright: ignore
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ppo_on_ray_is_that_of_one_process_while_nodes_come_and_go(cluster: Any, tmp_path: Path) -> None:
+    """A node is added, trains, and is removed with what it trains."""
+    write_small_recipes(tmp_path)
+    words = shlex.split(PPO.format(steps=200_000))
+    assert hyperlax(tmp_path, *words, "--output-root", "alone").returncode == 0
+    node = cluster.add_node(num_cpus=2, resources={"guest": 2})
+    more = ["--engine", "ray", "--ray-address", cluster.address, "--agent-resources", "cpu=1,guest=1", "--agents", "2"]
+    log = tmp_path / "leader.log"
+    leader = start_command([*words, "--output-root", "ray", *more], tmp_path, log)
+    study = tmp_path / study_of(Path(), "ppo_mlp", "ray")
+    until_there(study / "checkpoints")
+    cluster.remove_node(node)
+    until_said("its agent died with its node", log)
+    cluster.add_node(num_cpus=2, resources={"guest": 2})
+    assert leader.wait() == 0, log.read_text()
+    assert results(study) == results(tmp_path / study_of(Path(), "ppo_mlp", "alone"))
+
+
+def until_said(words: str, log: Path) -> None:
+    """Wait for words in a log."""
+    until = time.monotonic() + 120
+    while words not in log.read_text():
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import shlex
@@ -17,34 +16,22 @@ from typing import Any
 import pytest
 
 from hyperlax import cli
-from hyperlax.backends.base import EngineConfig
-from hyperlax.backends.processes import make_backend
-from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.hyperparams import Params
 from hyperlax.outputs import directory_of, moving_outputs, said_last
 from hyperlax.placeholders import filled, split
-from hyperlax.recipe import RunLength
 from hyperlax.tasks import Command, Measure
 from hyperlax.trial import SegmentResult, Trial
 from tests.desk import ROOT, popen
 from tests.test_bad_input import refused, table
 from tests.test_function_studies import reasons, told, trials
-from tests.test_processes import is_alive, sound, trained, values, wait_until
+from tests.test_processes import is_alive, making, sound, trained, values, wait_until
 
 pytestmark = pytest.mark.timeout(90)
-NUMBERS = itertools.count()
 TASK = Command(
     ["sh", "-c", "{code}"], Measure("val/accuracy", "maximize"), [Measure("loss", "minimize")], budget=10, evaluations=5
 )
 """A command that does what its only hyperparameter says."""
 SAYS = "hyperlax: step=1 val/accuracy=0.5"
-
-
-def making(folder: Path, **changes: Any) -> Any:
-    own = {"base": Params({"code": ""}), "space": {}, "environment": "", "run_length": RunLength(10, 5, 1), "seed": 3}
-    sizes = {"num_seeds": 1, "num_trials": 100, "super_batch": None, "slots": 2}
-    config = EngineConfig(**{**own, **sizes, "task": TASK, **changes})
-    return make_backend(config, CheckpointManager(folder / "checkpoints", 60.0))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def closed(folder: Path) -> Iterator[Any]:
-    backend = making(folder)
+    backend = making(folder, TASK)
     yield backend
     backend.close()
 
@@ -193,7 +180,7 @@ def test_a_crash_of_a_command_is_its_own_failure(closed: Any, caplog: Any) -> No
 
 
 def test_it_continues_while_a_decision_is_awaited_and_is_ended_when_it_is_pruned(folder: Path) -> None:
-    backend, mark = making(folder, kind="refilled", trial_seeds=1, slots=1), folder / "later"
+    backend, mark = making(folder, TASK, kind="refilled", trial_seeds=1, slots=1), folder / "later"
     code = f"for i in 1 2 3; do echo hyperlax: step=$i val/accuracy=$i; done; touch {mark}; exec sleep 100"
     pruned = Trial(10_000, Params({"code": code}))
     try:
@@ -212,7 +199,7 @@ def test_it_continues_while_a_decision_is_awaited_and_is_ended_when_it_is_pruned
 
 
 def test_a_trial_that_takes_too_long_has_failed(tmp_path: Path) -> None:
-    backend = making(tmp_path, trial_timeout=0.5)
+    backend = making(tmp_path, TASK, trial_timeout=0.5)
     try:
         slow, fast = trained(backend, f"echo {SAYS}; exec sleep 100", f"sleep 0.1; echo {SAYS}")
         assert isinstance(slow, SegmentResult) and slow.fault == "took longer than the trial timeout of 0.5 s"

@@ -23,7 +23,7 @@ from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.hyperparams import Params
 from hyperlax.recipe import RunLength, load
 from hyperlax.study.failures import cause_of_error, problem_of
-from hyperlax.tasks import Function, Measure
+from hyperlax.tasks import Function, Measure, Task
 from hyperlax.trial import SegmentResult, Trial
 
 pytestmark = pytest.mark.timeout(60)
@@ -57,9 +57,9 @@ def write(folder: Path) -> Path:
     return path
 
 
-def making(folder: Path, **changes: Any) -> Any:
-    """A backend of the recipe in a folder, by default of closed batches on two slots."""
-    task = load(str(write(folder))).task
+def making(folder: Path, task: Task | None = None, **changes: Any) -> Any:
+    """A backend of a task, by default of the recipe in a folder, and of closed batches on two slots."""
+    task = task or load(str(write(folder))).task
     own = {"base": Params({"code": ""}), "space": {}, "environment": "", "run_length": RunLength(10, 5, 1), "seed": 3}
     sizes = {"num_seeds": 1, "num_trials": 100, "super_batch": None, "slots": 2}
     config = EngineConfig(**{**own, **sizes, "task": task, **changes})

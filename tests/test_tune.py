@@ -164,7 +164,7 @@ def test_without_cloudpickle_a_sentence_says_what_would_work(monkeypatch):
         (train, {"metric": None}, 'metric needs the name of what is optimized, e.g. "accuracy".'),
         (train, {"metric": "loss"}, "mode is required for a metric named loss: say whether max or min is better."),
         (train, {"mode": "up"}, "mode needs max or min, got 'up'."),
-        (train, {"metric": ["a", "b"], "mode": "max"}, "mode needs one of max and min per metric, got 'max' for ['a', 'b']."),
+        (train, {"metric": ["a", "b"], "mode": "max"}, "mode needs max or min for each metric, got max for a b."),
         (train, {"metric": "a b"}, "Measure('a b'): the name must be a text without spaces, commas, quotes and =, as in accuracy."),
         (train, {"budget": 3}, "train(params) returns its only result, so it has no budget and evaluations. Leave them out."),
         (steps, {"evaluations": 2}, "evaluations is given without budget, the last step that is reported. Give both."),

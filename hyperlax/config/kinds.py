@@ -34,11 +34,6 @@ class Kind(ABC):
     def table(self) -> MetricTable:
         """Metrics of its trials."""
 
-    @property
-    @abstractmethod
-    def objectives(self) -> tuple[str, ...] | None:
-        """Objectives by default; None for those of the option."""
-
     @abstractmethod
     def check_environment(self, given: str | None) -> None:
         """Raise OptionError for an environment that is missing, or one too many."""
@@ -80,10 +75,6 @@ class _Rl(Kind):
     @property
     def table(self) -> MetricTable:
         return OF_RL
-
-    @property
-    def objectives(self) -> None:
-        return None
 
     def check_environment(self, given: str | None) -> None:
         if not given:
@@ -154,10 +145,6 @@ class _OfTask(Kind):
     @property
     def table(self) -> MetricTable:
         return self.measures.table
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        return (self.measures.name,)
 
     def check_environment(self, given: str | None) -> None:
         if given:

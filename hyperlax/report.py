@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, SupportsIndex
 
-from hyperlax.errors import did_you_mean
+from hyperlax.errors import counted, did_you_mean
 from hyperlax.files import make_directories
 
 _LONGEST = 60
@@ -105,9 +105,8 @@ class Report:
         if whole > self.budget:
             return f"step {shown(step)} was reported, and the task's budget is {self.budget}; raise the budget"
         if self.count == self._evaluations:
-            return (
-                f"more reports than the task's {self._evaluations} evaluations; raise evaluations, or report less often"
-            )
+            most = counted(self._evaluations, "evaluation")
+            return f"more reports than the task's {most}; raise evaluations, or report less often"
         return None
 
     def _problem_of(self, values: Mapping[str, Any]) -> str | None:

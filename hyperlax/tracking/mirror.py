@@ -33,7 +33,7 @@ from hyperlax.study.database_rows import own_number
 from hyperlax.study.directory import MIRROR, StudyDirectory
 from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
-from hyperlax.tracking.addresses import absolute_sqlite, check_file, file_of, secrets_of, without_secrets
+from hyperlax.tracking.addresses import absolute_sqlite, check_file, file_of, reason_of, secrets_of, without_secrets
 from hyperlax.tracking.background import BackgroundObserver
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ _WAITING = {
     "mysql": {"connect_timeout": _SECONDS},
 }
 """Kind of a database -> the arguments of its driver that say how long to wait."""
-_OPTUNA_ADDS = "pip install psycopg2-binary for postgresql://, pymysql for mysql+pymysql://"
+_OPTUNA_ADDS = "pip install psycopg2-binary for postgresql://, psycopg[binary] for postgresql+psycopg://, pymysql for mysql+pymysql://"
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,6 @@ class Mirror:
     def file(self) -> Path | None:
         """The file of an SQLite database or a journal, None for a server."""
         return file_of(self.address) if "://" in self.address else Path(self.address)
-
-    def reason(self, error: Exception) -> str:
-        """Return the first line of an error, without the address's password."""
-        text = without_secrets(str(error), self.address).strip()
-        return text.partition("\n")[0].removesuffix(".") or type(error).__name__
 
     def write(self) -> None:
         """Write the place into the study's directory, without an address that holds a password."""
@@ -121,7 +116,7 @@ class Mirror:
             with self.opened() as storage:
                 optuna.delete_study(study_name=self.study_name, storage=storage)
         except Exception as error:  # a driver may raise anything
-            raise HyperlaxError(self.reason(error)) from None
+            raise HyperlaxError(reason_of(error, self.address)) from None
 
 
 def is_copy(root: Path, written_by: str | None) -> bool:
@@ -160,8 +155,8 @@ def mirror_of(given: str | None, study_name: str, root: Path, is_new: bool) -> M
         address = kept.storage
         if address is None:
             problem = (
-                "the address of this study's mirror holds a password and was not stored. Give {mirror} or set {0} again; or "
-                "give {mirror} none."
+                "the address of this study's mirror holds a password and was not stored. Set {0} again, or give {mirror}, with an "
+                "address or none."
             )
             raise OptionError("mirror", problem, VARIABLE)
     if address is None or address == "none":
@@ -207,7 +202,7 @@ class MirrorWriter:
             yield
         except Exception as error:  # a driver may raise anything
             self._close()
-            raise HyperlaxError(self._mirror.reason(error)) from None
+            raise HyperlaxError(reason_of(error, self._mirror.address)) from None
 
     def _add(self, record: StudyRecord, attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> None:
         study = self._study or self._open(record, attributes)
@@ -305,10 +300,10 @@ def _check(mirror: Mirror, root: Path) -> None:
         raise OptionError("mirror", problem, mirror.shown, error) from None
     except ImportError as error:
         problem = "{mirror} {0}: the driver of its database is not installed ({1}): {2}."
-        raise OptionError("mirror", problem, mirror.shown, mirror.reason(error), _OPTUNA_ADDS) from None
+        raise OptionError("mirror", problem, mirror.shown, error, _OPTUNA_ADDS) from None
     except Exception as error:  # a driver may raise anything
         problem = "{mirror} {0}: cannot be used ({1}). Fix this, or give {mirror} none."
-        raise OptionError("mirror", problem, mirror.shown, mirror.reason(error)) from None
+        raise OptionError("mirror", problem, mirror.shown, reason_of(error, mirror.address)) from None
 
 
 def _checked(address: str, asked_by: str) -> str:

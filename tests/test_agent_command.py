@@ -36,7 +36,9 @@ def hosts(directory: Path) -> list[str]:
     return [json.loads(path.read_text())["agent"] for path in directory.rglob("timing.json")]
 
 
-@pytest.mark.parametrize("more", ["--pruner asha --pruner-min-segments 1", "--seed-schedule racing"])
+@pytest.mark.parametrize(
+    "more", ["--pruner asha --pruner-min-segments 1 --confirm-top 1 --confirm-seeds 2", "--seed-schedule racing"]
+)
 def test_functions_that_end_early_train_in_agents_as_in_one_process(tmp_path: Path, more: str) -> None:
     for place, agents in (("alone", "none"), ("agents", "2")):
         assert cli.main(shlex.split(f"{FUNCTIONS} --output-root {tmp_path / place} --agents {agents} {more}")) == 0

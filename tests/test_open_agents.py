@@ -87,7 +87,7 @@ def test_a_trial_whose_lease_ran_out_is_trained_by_another_agent(
     def vanish() -> None:
         claimed(Work(case.directory), "gone-1-a")
         with at_work(case, FakeBackend()):
-            is_over.wait(40)
+            is_over.wait(90)
 
     with meanwhile(vanish):
         assert case.start(leading(case, lease=0.5)) == 0
@@ -114,7 +114,7 @@ def test_news_may_be_lost_or_damaged_or_come_twice_or_late(
             real(work, Item(f"n{99_000_000 + len(posted)}", f"again-{len(posted)}", NEWS), old[1])
 
     monkeypatch.setattr(Work, "post", post)
-    monkeypatch.setattr("hyperlax.backends.agent_training._REPEAT_SECONDS", 0.05)
+    monkeypatch.setattr("hyperlax.backends.open_training._REPEAT_SECONDS", 0.05)
     monkeypatch.setattr("hyperlax.backends.open_agents.MOST_LOSSES", 100)
     with at_work(case, FakeBackend(), FakeBackend()):
         assert case.start(leading(case)) == 0
@@ -159,7 +159,7 @@ def test_a_trial_that_kills_its_agents_fails_alone(tmp_path: Path, monkeypatch: 
                 continue
 
     with meanwhile(train):
-        assert case.start(leading(case, lease=0.15)) == 0
+        assert case.start(leading(case, lease=0.3)) == 0
         is_over.set()
     assert case.states()[4] == "FAIL" and case.states().count("FAIL") == 1
     assert case.study().trials[4].user_attrs["reason"].startswith("lost three times, the last time because its agent ")
@@ -196,7 +196,7 @@ def test_an_agent_that_is_terminated_hands_its_trials_back_with_their_checkpoint
         handed_back = set(first.in_lanes)
         assert {item.kind for item in Work(case.directory).items()} <= {"ticket", NEWS}
         with at_work(case, second):
-            is_over.wait(40)
+            is_over.wait(90)
         assert handed_back and not handed_back & set(second.begun)
 
     with meanwhile(leave):

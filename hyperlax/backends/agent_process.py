@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from hyperlax.backends.agent_training import ClosedTraining, OpenTraining, Training
+from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, check_there, name_of_agent
+from hyperlax.backends.open_training import OpenTraining
 from hyperlax.backends.wire import Engine, read_engine, refusal
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError

@@ -206,5 +206,7 @@ class Recorder:
         self.useful_segments += kept
         self._lane_segments += timing["lane_segments"]
         useful = self.useful_segments + unfinished
-        share = useful / self._lane_segments if self._lane_segments else 0.0
+        share = (
+            min(1.0, useful / self._lane_segments) if self._lane_segments else 0.0
+        )  # an agent that died has not told all
         return {**timing, "useful_lane_segments": kept, "useful_share": share}

@@ -13,7 +13,7 @@ FILES = {
     for path in PACKAGE.rglob("*.py")
 }
 HEAVY = {
-    "optuna": ("hyperlax.samplers", "hyperlax.study", "hyperlax.tracking.mirror"),
+    "optuna": ("hyperlax.samplers", "hyperlax.study", "hyperlax.tracking.mirror", "hyperlax.tracking.mirror_place"),
     "plotly": ("hyperlax.analysis", "hyperlax.api"),
     "jinja2": ("hyperlax.analysis",),
     "mlflow": ("hyperlax.tracking", "hyperlax.backends.mlflow_runs"),

@@ -19,7 +19,8 @@ from hyperlax.errors import HyperlaxError
 from hyperlax.seals import seal
 from hyperlax.study import search as runs
 from hyperlax.study.view import load_study
-from hyperlax.tracking.mirror import MirrorWriter, mirror_of
+from hyperlax.tracking.mirror import MirrorWriter
+from hyperlax.tracking.mirror_place import mirror_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 

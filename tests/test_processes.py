@@ -361,7 +361,7 @@ def family(folder: Path, number: int) -> list[int]:
 def test_a_study_that_stops_ends_functions_at_their_report(tmp_path: Path) -> None:
     backend = making(tmp_path)
     ends = trial(FAMILY + "while True:\n    report(report.step + 1, accuracy=1)\n    time.sleep(0.5)")
-    late, done = trial("time.sleep(0.2)\nreport(1, accuracy=1)"), trial("")
+    late, done = trial("time.sleep(1)\nreport(1, accuracy=1)"), trial("")
     backend.enter([ends, late, done])
     backend.begin()
     pids = family(tmp_path, ends.number)

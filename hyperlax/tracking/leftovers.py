@@ -15,7 +15,7 @@ from hyperlax.study.directory import MIRROR, TRACKING
 from hyperlax.study.maintenance import Elsewhere
 from hyperlax.tracking import mlflow
 from hyperlax.tracking.addresses import reason_of
-from hyperlax.tracking.mirror import Mirror, is_copy, mirror_of
+from hyperlax.tracking.mirror_place import Mirror, is_copy, mirror_of
 from hyperlax.tracking.place import Place, place_of
 
 T = TypeVar("T")

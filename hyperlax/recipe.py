@@ -119,6 +119,11 @@ def from_source(source: Mapping[str, Any], where: str, function: Placed | None =
 
     function: instead of the one that the source names.
     """
+    if "flow" in source:
+        raise UsageError(
+            f"{where}: its trials are tasks of the Metaflow flow {source['flow']}, which Hyperlax cannot train. Run or resume "
+            "that flow."
+        )
     if "function" in source and function is None:
         function = _function_of(source, where)
     try:

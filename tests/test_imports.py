@@ -13,10 +13,12 @@ FILES = {
     for path in PACKAGE.rglob("*.py")
 }
 HEAVY = {
-    "optuna": ("hyperlax.samplers", "hyperlax.study", "hyperlax.tracking.mirror"),
+    "optuna": ("hyperlax.samplers", "hyperlax.study", "hyperlax.tracking.mirror", "hyperlax.metaflow"),
     "plotly": ("hyperlax.analysis", "hyperlax.api"),
     "jinja2": ("hyperlax.analysis",),
     "mlflow": ("hyperlax.tracking", "hyperlax.backends.mlflow_runs"),
+    "metaflow": ("hyperlax.metaflow",),
+    "grpc": ("hyperlax.metaflow",),
     "tyro": ("hyperlax.cli",),
     "sklearn": ("hyperlax.schedulers.pb2",),
 }

@@ -57,7 +57,8 @@ def _entry(record: StudyRecord, trial: TrialRecord, path: Path) -> dict[str, Any
 def rerun_command(record: StudyRecord, trial: TrialRecord, path: Path) -> str:
     """Return the shell command that trains a trial again from the best file at `path`.
 
-    For a population the command replays the path to its best trial. A task is trained from the study's directory.
+    For a population the command replays the path to its best trial. A task is trained from the study's directory, but that of a
+    flow only by its own program.
 
     Raises:
       KeyError: the study's arguments lack a run length or a seed.
@@ -65,7 +66,8 @@ def rerun_command(record: StudyRecord, trial: TrialRecord, path: Path) -> str:
     if record.lineage:
         return record.lineage.replay
     if not record.environment:
-        return train_command(record.directory, trial.number)
+        is_of_a_flow = record.command.startswith("python ")
+        return record.command if is_of_a_flow else train_command(record.directory, trial.number)
     options = {
         "algo-and-network-config": record.arguments.get("algo_and_network_config", record.recipe),
         "env-config": record.arguments.get("env_config", record.environment),
@@ -86,9 +88,9 @@ def write_trials(record: StudyRecord, path: Path) -> None:
     """
     header, params = tuple(_header(record)), searched_names(record)
     for trial in record.rows:
-        if header not in trial.lines:
-            trial.lines[header] = csv_text([list(map(quoted, _row(record, trial, params)))])
-    write_text(path, csv_text([list(map(quoted, header))]) + "".join(trial.lines[header] for trial in record.rows))
+        if header not in trial.texts:
+            trial.texts[header] = csv_text([list(map(quoted, _row(record, trial, params)))])
+    write_text(path, csv_text([list(map(quoted, header))]) + "".join(trial.texts[header] for trial in record.rows))
 
 
 def trial_rows(record: StudyRecord) -> tuple[list[str], list[list[Any]]]:

@@ -59,9 +59,9 @@ def check_source(kept: Mapping[str, Any], where: str, directory: Path) -> None:
 
     directory: that of the study.
     """
-    if is_own(kept):
-        return
     source = kept.get("source")
+    if is_own(kept) or (isinstance(source, dict) and "flow" in source):  # of a flow nothing is run
+        return
     code, again = "a function", python_call("tune", {"resume_from": directory}, "function")
     if not isinstance(source, dict) or "function" not in source:
         code = shown(source.get("command") if isinstance(source, dict) else source)

@@ -1,0 +1,256 @@
+"""The study of a flow as a directory of Hyperlax: a sweep over the configurations that the flow's trials chose.
+
+Each time a whole new directory is made beside the old one, and then takes its place.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from hyperlax.analysis.pages import write_study_pages
+from hyperlax.config.configurations import write_samples
+from hyperlax.config.kinds import kind_of
+from hyperlax.config.options import SweepOptions
+from hyperlax.config.settling import settled
+from hyperlax.errors import UsageError
+from hyperlax.fields import dotted, filled
+from hyperlax.metaflow.results import DIRECTORY, FILE, FLOW, N_TRIALS, OBJECTIVE, OUTPUT_ROOT, REASON, RUN
+from hyperlax.recipe import of_task
+from hyperlax.samplers.fixed import Presampled
+from hyperlax.space import (
+    Categorical,
+    Distribution,
+    LogUniform,
+    LogUniformDiscrete,
+    QUniform,
+    UniformContinuous,
+    UniformDiscrete,
+)
+from hyperlax.study import manifest as manifests
+from hyperlax.study.batch_files import UNKNOWN_AFTER_AN_ERROR, write_batch
+from hyperlax.study.directory import StudyDirectory, study_directory
+from hyperlax.study.scoring import Scoring
+from hyperlax.study.state import StudyState, open_state
+from hyperlax.study.view import load_study
+from hyperlax.tasks import Measure, Task
+from hyperlax.trial import BatchResult, Curve, Outcome
+
+_UNUSED = "not used"
+"""The choice of a trial that did not ask for a hyperparameter."""
+
+
+@dataclass(frozen=True)
+class _FlowTask(Task):
+    """The task whose trials a flow trained. flow: its file."""
+
+    noun: ClassVar[str] = "a step of a Metaflow flow"
+
+    flow: str
+    measure: Measure
+    measures: Sequence[Measure] = ()
+    budget: int = 1
+    evaluations: int = 1
+    cores: int = 1
+    resources: Mapping[str, float] = field(default_factory=dict)
+    path: Path | None = None
+
+    def source(self) -> dict[str, Any]:
+        return {"flow": self.flow, **self.lengths()}
+
+
+def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: bool = True) -> Path:
+    """Write an Optuna study with one objective as a study of Hyperlax. Return its directory, which replaces that of the same run.
+
+    has_pages: whether to write the report and the plots, too.
+
+    Raises:
+      UsageError: No trial has hyperparameters, or one is called by a name that a study's files use for something else.
+    """
+    root = write_data(study, output_root)
+    study.set_user_attr(DIRECTORY, str(root.absolute()))
+    if has_pages:
+        write_study_pages(load_study(root, "write_study").record)
+    return root
+
+
+def write_data(study: optuna.Study, output_root: str) -> Path:
+    """Write a study without its pages; see `write_study`. The study is not changed."""
+    trials = study.get_trials(deepcopy=False)
+    if not any(trial.params for trial in trials):
+        raise UsageError("no trial of the study has chosen a hyperparameter yet.")
+    recipe = _recipe(study, trials)
+    total = max(len(trials), study.user_attrs.get(N_TRIALS, 0))
+    given = {
+        "study_name": f"run_{study.user_attrs.get(RUN, study.study_name)}",
+        "n_trials": total,
+        "optuna_study_batch_size": total,
+        "output_root": output_root,
+        "sampling_method": "file",
+    }
+    options = settled(SweepOptions, [given], recipe)
+    root = study_directory(options, recipe).root
+    new = root.with_name(f".{root.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    _write(StudyDirectory(new), options, recipe, trials)
+    _replace(root, new)
+    return root
+
+
+def _replace(root: Path, new: Path) -> None:
+    """Let a directory take the place of `root`, whose other files it keeps. A process may have been killed anywhere in here."""
+    old = root.with_name(f".{root.name}.old")
+    if root.exists():
+        _keep(old, root)
+        root.rename(old)
+    new.rename(root)
+    _keep(old, root)
+
+
+def _keep(old: Path, root: Path) -> None:
+    """Move what is in the old directory alone into the new one, and remove the old one, if it exists."""
+    if old.exists():
+        for path in old.iterdir():
+            if not (root / path.name).exists():
+                path.rename(root / path.name)
+        shutil.rmtree(old)
+
+
+def _write(directory: StudyDirectory, options: SweepOptions, recipe: Presampled, trials: Sequence[FrozenTrial]) -> None:
+    """Write everything but the pages."""
+    write_samples(directory.samples, recipe.samples)
+    scale = kind_of(recipe).scale("")
+    place: Any = SimpleNamespace(device="tasks of Metaflow", lanes=1, slots=1, packing={})
+    manifest = manifests.describe(options, recipe, scale, [], place).running(recipe)
+    manifest = replace(manifest, command=shlex.join(["python", str(recipe.path), "run"]))
+    manifest.write(directory.manifest)
+    scoring = Scoring(scale, recipe.space.keys(), leading=scale.name)
+    with closing(open_state(options, recipe, directory, manifest)) as state:
+        state.database.describe({"recipe": recipe.name, "versions": manifest.versions, "search_space": manifest.space})
+        state.ask(options.n_trials)
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        if ended:
+            _write_batch(state, directory, scoring, ended)
+
+
+def _write_batch(state: StudyState, directory: StudyDirectory, scoring: Scoring, ended: Sequence[FrozenTrial]) -> None:
+    outcomes = tuple(_outcome(trial, state, scoring) for trial in ended)
+    seconds = sum(outcome.train_seconds for outcome in outcomes)
+    timing = {**dict.fromkeys(UNKNOWN_AFTER_AN_ERROR), "wall_seconds": _wall_seconds(ended), "train_seconds": seconds}
+    batch = BatchResult(outcomes, timing)
+    results, path = scoring.results(batch), state.new_batch(0)
+    write_batch(path, directory.root, batch, results, scoring.scale, (scoring.leading,))
+    state.record(results, path)
+
+
+def _outcome(trial: FrozenTrial, state: StudyState, scoring: Scoring) -> Outcome:
+    """Return the outcome of a trial that has ended: its reports, and last what it reached."""
+    points = _points(trial)
+    steps, values = np.array(list(points), np.int64), np.array(list(points.values()), np.float64)[:, None]
+    curve = Curve.of_measures(steps, {scoring.scale.name: values}, budget=max(points, default=1))
+    name = trial.state.name if points or trial.state != TrialState.PRUNED else TrialState.FAIL.name
+    reason = trial.user_attrs.get(REASON, "") if name != TrialState.COMPLETE.name else ""
+    if name == TrialState.FAIL.name:
+        middle = _not_chosen(trial, dotted(state.trial(trial.number).config))
+        reason = ". ".join(filter(None, [reason or "its task failed", middle]))
+    seconds = trial.duration.total_seconds() if trial.duration else 0.0
+    return Outcome(state.trial(trial.number), name, reason, curve, 0, seconds)
+
+
+def _points(trial: FrozenTrial) -> dict[int, float]:
+    """Return what a trial has reported by its step, and last what it reached, a step later unless it has reported that."""
+    reports = sorted(trial.intermediate_values.items())
+    points = {step: value for step, value in reports if step > 0 and math.isfinite(value)}
+    if trial.value is not None and list(points.values())[-1:] != [trial.value]:
+        points[max(points, default=0) + 1] = trial.value
+    return points
+
+
+def _not_chosen(trial: FrozenTrial, config: Mapping[str, Any]) -> str:
+    """Return a sentence on the hyperparameters whose values are not the trial's own; "" if there are none."""
+    names = [name for name, value in config.items() if name not in trial.params and value != _UNUSED]
+    return f"It had not chosen {', '.join(names)}: the middle of the range stands there" if names else ""
+
+
+def _wall_seconds(trials: Sequence[FrozenTrial]) -> float:
+    began = [trial.datetime_start for trial in trials if trial.datetime_start]
+    ended = [trial.datetime_complete for trial in trials if trial.datetime_complete]
+    return (max(ended) - min(began)).total_seconds() if began and ended else 0.0
+
+
+def _recipe(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Presampled:
+    """Return the flow as a recipe with the configurations of its trials."""
+    about = study.user_attrs
+    name, file = about.get(FLOW, "flow"), Path(about.get(FILE, "flow.py"))
+    direction: Any = study.direction.name.lower()
+    measure = Measure(about.get(OBJECTIVE, "value"), direction)
+    columns = _columns(trials)
+    space = {name: distribution for name, (distribution, _) in columns.items()}
+    middle = {name: distribution.middle() for name, distribution in space.items()}
+    points = [_points(trial) for trial in trials]
+    budget, evaluations = max(map(max, filter(None, points)), default=1), max(map(len, points))
+    task = _FlowTask(str(file), measure, budget=budget, evaluations=max(1, evaluations))
+    base = of_task(name, file, task, middle, space, f"{name}: the study of run {about.get(RUN, study.study_name)}")
+    rows = tuple(
+        filled(base.config.algorithm, {name: values[place] for name, (_, values) in columns.items() if place in values})
+        for place in range(len(trials))
+    )
+    return Presampled(base.name, base.path, base.config, base.space, rows, task=task, source=base.source)
+
+
+def _columns(trials: Sequence[FrozenTrial]) -> dict[str, tuple[Distribution, dict[int, Any]]]:
+    """Return each hyperparameter's distribution, and its values by the number of the trial.
+
+    A flow may ask for a hyperparameter in some trials only. Then it is a list of the values that were chosen.
+    """
+    names = dict.fromkeys(name for trial in trials for name in trial.distributions)
+    columns: dict[str, tuple[Distribution, dict[int, Any]]] = {}
+    for name in names:
+        found = [trial.distributions[name] for trial in trials if name in trial.distributions]
+        values = {trial.number: trial.params[name] for trial in trials if name in trial.params}
+        if any(trial.state == TrialState.COMPLETE and name not in trial.params for trial in trials):
+            values = {trial.number: trial.params.get(name, _UNUSED) for trial in trials}
+            columns[name] = _choices(list(values.values()), values)
+        elif isinstance(found[0], CategoricalDistribution):
+            columns[name] = _choices(found[0].choices, values)
+        else:
+            columns[name] = _range(found), values
+    return columns
+
+
+def _choices(choices: Sequence[Any], values: Mapping[int, Any]) -> tuple[Distribution, dict[int, Any]]:
+    """Return a list of choices and the values, as texts unless all are of one type that a study can hold."""
+    kinds = {type(choice) for choice in choices}
+    keep = (lambda value: value) if len(kinds) == 1 and kinds <= {bool, int, float, str} else str
+    distinct = tuple(dict.fromkeys(keep(choice) for choice in choices))
+    return Categorical(values=distinct), {number: keep(value) for number, value in values.items()}
+
+
+def _range(found: Sequence[BaseDistribution]) -> Distribution:
+    """Return the range that holds those of all trials."""
+    ranges = [one for one in found if isinstance(one, (IntDistribution, FloatDistribution))]
+    low, high = min(one.low for one in ranges), max(one.high for one in ranges)
+    steps = {one.step for one in ranges}
+    step = steps.pop() if len(set(found)) == 1 else None
+    if low == high:
+        return Categorical(values=(low,))
+    if all(isinstance(one, IntDistribution) for one in ranges):
+        if all(one.log for one in ranges):
+            return LogUniformDiscrete(domain=(low, high))
+        return UniformDiscrete(domain=(low, high), step=int(step or 1))
+    if all(one.log for one in ranges):
+        return LogUniform(domain=(low, high))
+    return QUniform(domain=(low, high), q=step) if step else UniformContinuous(domain=(low, high))

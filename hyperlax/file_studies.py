@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_space, checked
 from hyperlax.config.kinds import kind_of
-from hyperlax.config.option import HIDDEN, Given, exponent, options_of
-from hyperlax.config.options import SearchOptions, SweepOptions
+from hyperlax.config.option import HIDDEN, Given, exponent, flags_of, options_of
+from hyperlax.config.options import RunStudyOptions, SearchOptions, SweepOptions
 from hyperlax.config.settling import explicit, resumed, settled
 from hyperlax.config.stored import read_stored
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError
@@ -117,6 +117,9 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
     if "sampling_method" in file.given:
         return _sensitivity_of_file(file, given, recipe)
     layers = [_whole_grid(file, given, recipe), file.given, given]
+    if file.has_spaces and recipe.task is None and not {**file.given, **given}.get("env_config"):
+        example = f"{flags_of(RunStudyOptions)('env_config')} gymnax.pendulum"
+        raise UsageError(f"{file.path}: env_config is required, as a line of the file or as {example}.")
     with _told(file, given, "env_config"):
         options = checked(settled(SearchOptions, layers, recipe), kind_of(recipe).table)
         kind_of(recipe).check_options(options, recipe)

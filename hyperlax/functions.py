@@ -40,40 +40,12 @@ class OneReport:
     def __call__(self, params: dict[str, Any], report: Report, seed: int) -> None:
         """Call the function and report what it returns."""
         found = self.function(params)
+        if found is None:
+            report.end(
+                f"returned None. Return the {report.leading}, or take (params, report, seed) and call report",
+                is_fault=True,
+            )
         report(1, **(found if isinstance(found, Mapping) else {report.leading: found}))
-
-
-@dataclass(frozen=True)
-class LastReport:
-    """A function of which only the last report counts, as its one report of step 1."""
-
-    function: Callable[..., Any]
-
-    def __call__(self, params: dict[str, Any], report: Report, seed: int) -> None:
-        """Call the function, then report what it reported last."""
-        kept = _Kept(report)
-        self.function(params, kept, seed)
-        if kept.values:
-            report(1, **kept.values)
-
-
-class _Kept:
-    """A stand-in for a `Report` of which only the last call counts."""
-
-    def __init__(self, report: Report):
-        self._report, self.step, self.values = report, -1, {}
-
-    @property
-    def directory(self) -> Path:
-        return self._report.directory
-
-    def __call__(self, step: Any, **values: Any) -> None:
-        self.step, self.values = step, values
-
-
-def of_length(function: Callable[..., Any], budget: int) -> Callable[..., Any]:
-    """Return a function for a budget: with one of 1 only its last report counts."""
-    return LastReport(function) if budget == 1 and not isinstance(function, OneReport) else function
 
 
 @dataclass(frozen=True)

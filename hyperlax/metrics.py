@@ -238,11 +238,12 @@ def aggregated(returns: np.ndarray, aggregate: str, sign: float = 1.0) -> np.nda
 def _interquartile_mean(returns: np.ndarray) -> np.ndarray:
     """Return the mean over seeds without the floor(seeds / 4) lowest and as many highest, float64[K] of float64[K, seeds].
 
-    With fewer than four seeds it is their mean. Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical
-    Precipice".
+    With fewer than four seeds it is their mean, and nan where a seed is. Agarwal et al. (2021), "Deep Reinforcement Learning at the
+    Edge of the Statistical Precipice".
     """
     cut = returns.shape[1] // 4
-    return np.sort(returns, axis=1)[:, cut : returns.shape[1] - cut].mean(axis=1)
+    middle = np.sort(returns, axis=1)[:, cut : returns.shape[1] - cut].mean(axis=1)
+    return np.where(np.isnan(returns).any(axis=1), np.nan, middle)
 
 
 AGGREGATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -68,13 +68,20 @@ def run_file(directory: Path, index: int) -> Path:
     return directory / f"seed_{index}.mlflow.json"
 
 
+def points_file(directory: Path, index: int) -> Path:
+    """Return the file with the reports of a seed while its trial has not ended. directory: of the trial."""
+    return directory / f"seed_{index}.jsonl"
+
+
 @contextmanager
-def moving_outputs(root: Path, trials: Iterable[int], batch: Path) -> Iterator[None]:
+def moving_outputs(root: Path, trials: Collection[int], batch: Path) -> Iterator[None]:
     """Move the outputs of trials into the directory of their batch. They are in both while the block marks it as complete.
 
-    So an interruption loses none, and a trial that is retried does not write over them. root: has the directories of trials.
+    So an interruption loses none, and a trial that is retried does not write over them. It does not find the reports of its failed
+    try either. root: has the directories of trials.
     """
-    found = [path for number in trials for path in directory_of(root, number).glob("*.txt") if not path.is_symlink()]
+    directories = [directory_of(root, number) for number in trials]
+    found = [path for directory in directories for path in directory.glob("*.txt") if not path.is_symlink()]
     moved = {path: batch / f"{path.parent.name}.{path.name}" for path in found}
     for path, to in moved.items():
         with suppress(OSError):  # not every file system has links
@@ -83,6 +90,9 @@ def moving_outputs(root: Path, trials: Iterable[int], batch: Path) -> Iterator[N
     for path, to in moved.items():
         with suppress(OSError):
             path.unlink() if to.exists() else path.replace(to)
+    for path in [path for directory in directories for path in directory.glob("seed_*[0-9].jsonl")]:
+        with suppress(OSError):
+            path.unlink()
 
 
 def said_last(root: Path, trial: int, batch: Path | None) -> list[str]:

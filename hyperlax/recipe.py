@@ -144,14 +144,17 @@ def _function_of(source: Mapping[str, Any], where: str) -> Placed:
     return load_function(place)
 
 
-def of_task(name: str, path: Path, task: Task, values: Any, space: Any, where: str) -> Recipe:
+def of_task(
+    name: str, path: Path, task: Task, values: Any, space: Any, where: str, of_values: str | None = None
+) -> Recipe:
     """Return the recipe of a task. values: the value of each hyperparameter by its name. path: what messages about it begin with.
 
-    It has a `source` if the task has one; a recipe's file replaces that by None. Raises UsageError, beginning with `where`.
+    It has a `source` if the task has one; a recipe's file replaces that by None. Raises UsageError, beginning with `where`, or
+    with `of_values` for a value.
     """
     params = Params(dict(values), task.rules)
-    check_params(params, where)
-    check(params, where)
+    check_params(params, of_values or where)
+    check(params, of_values or where)
     task.check_params(params.values, where)
     length = RunLength(task.budget, task.evaluations, 1)
     config = ExperimentConfig(params, dict.fromkeys(RUN_LENGTHS, length))
@@ -278,10 +281,7 @@ def _task_recipe(module: types.ModuleType, path: Path, where: str) -> Recipe:
         raise UsageError(f"{where}: get_task() must return one of {forms}, got {type(task).__name__}.")
     values, of_values = _base_values(module, task, path, where)
     space = _call(module, "get_base_hyperparam_distributions", path, where)
-    params = Params(dict(values), task.rules)
-    check_params(params, of_values)
-    check(params, of_values)
-    recipe = of_task(path.stem, path, task.loaded_from(path.resolve()), values, space, where)
+    recipe = of_task(path.stem, path, task.loaded_from(path.resolve()), values, space, where, of_values)
     return replace(recipe, source=None)
 
 

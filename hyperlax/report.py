@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, SupportsIndex
 
-from hyperlax.errors import did_you_mean
+from hyperlax.errors import counted, did_you_mean
 from hyperlax.files import make_directories
 
 _LONGEST = 60
@@ -21,9 +21,10 @@ class TrialEnded(BaseException):
 class Report:
     """The callable with which a function reports its measures: `report(step, accuracy=0.9)`.
 
-    A trial that is pruned or interrupted ends inside of this call, by an exception that passes `except Exception`.
+    A trial that is pruned or interrupted ends inside of this call, by an exception that passes `except Exception`. Of a task with
+    one evaluation only the last report counts, whatever its step, as that of the budget.
 
-    budget: the task's. count: number of sound reports.
+    budget: the task's. count: number of reports. keeps_last: whether only the last one counts.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class Report:
         self._measures, self._evaluations = tuple(measures), evaluations
         self._directory, self._deliver = directory, deliver
         self._last = -1
-        self.budget, self.count = budget, 0
+        self._kept: dict[str, Any] | None = None
+        self.budget, self.count, self.keeps_last = budget, 0, evaluations == 1
         self.ended: TrialEnded | None = None
         self.fault: str | None = None
 
@@ -54,7 +56,7 @@ class Report:
 
     @property
     def step(self) -> int:
-        """The last sound step; -1 before the first."""
+        """The last step; -1 before the first."""
         return self._last
 
     @property
@@ -72,6 +74,19 @@ class Report:
         """Report the measures that were reached at a step. Steps increase."""
         if self.ended is not None:
             raise self.ended
+        if self.keeps_last:
+            self._last = int(step) if isinstance(step, (int, float)) and math.isfinite(step) else self._last
+            self._kept, self.count = values, self.count + 1
+        else:
+            self._pass_on(step, values)
+
+    def finish(self) -> None:
+        """Report what was reported last, if only that counts."""
+        if self._kept is not None:
+            self._last, self.count = -1, 0
+            self._pass_on(self.budget, self._kept)
+
+    def _pass_on(self, step: Any, values: Mapping[str, Any]) -> None:
         try:
             if problem := self._problem_of_step(step) or self._problem_of(values):
                 self.end(problem, is_fault=True)
@@ -88,9 +103,10 @@ class Report:
         if whole <= self._last:
             return f"step {shown(step)} was reported after step {self._last}; steps must increase"
         if whole > self.budget:
-            return f"step {shown(step)} was reported, the task's budget is {self.budget}; raise budget="
+            return f"step {shown(step)} was reported, and the task's budget is {self.budget}; raise the budget"
         if self.count == self._evaluations:
-            return f"more reports than the task's evaluations={self._evaluations}; raise it, or report less often"
+            most = counted(self._evaluations, "evaluation")
+            return f"more reports than the task's {most}; raise evaluations, or report less often"
         return None
 
     def _problem_of(self, values: Mapping[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.functions import Placed, load, of_length
+from hyperlax.functions import Placed, load
 from hyperlax.hyperparams import Rule, check_declared, rules
 from hyperlax.placeholders import check_places, missing_file, split
 from hyperlax.report import Report, is_number, shown
@@ -309,8 +309,7 @@ def from_source(source: Mapping[str, Any], function: Placed | None = None) -> Ta
     measure, *measures = (Measure(**one) for one in (source["measure"], *source["measures"]))
     if "function" in source:
         function = function or load(source["function"])
-        call = of_length(function.call, lengths["budget"])
-        return Function(call, measure, tuple(measures), place=function.place, **lengths)
+        return Function(function.call, measure, tuple(measures), place=function.place, **lengths)
     return Command(source["command"], measure, tuple(measures), directory=source["directory"], **lengths)
 
 

@@ -18,7 +18,7 @@ from hyperlax.config.configurations import as_text
 from hyperlax.config.option import HIDDEN, Given, OneOf, Option, options_of, shown
 from hyperlax.config.options import SearchOptions, SweepOptions
 from hyperlax.config.speech import SHELL, Speech, python_call, speaking
-from hyperlax.config.stored import SEARCH, SWEEP
+from hyperlax.config.stored import SEARCH, SWEEP, TUNE
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
 from hyperlax.files import plain
 from hyperlax.functions import placed
@@ -141,6 +141,7 @@ def _keyword(name: str) -> str:
 
 def _call(command: str, options: Mapping[str, Any]) -> str:
     """Return the call for a command, the command line for one that has no function."""
+    command = SEARCH if command == TUNE else command
     name = next((function.__name__ for function, own in _COMMANDS.items() if own == command), None)
     if name is None:
         return SHELL.command(command, options)
@@ -255,9 +256,11 @@ def _entries(space: Any, is_new: bool) -> dict[str, Entry]:
         return {}
     if not is_new:
         raise UsageError("search(): a study keeps its search space. Leave `space` out to continue the study.")
-    if not isinstance(space, Mapping) or not all(isinstance(name, str) for name in space):
-        example = '{"gamma": [0.98, 0.99]}'
+    example = '{"gamma": [0.98, 0.99]}'
+    if not isinstance(space, Mapping):
         raise UsageError(f"search(): space needs a dictionary, e.g. {example}, got {space!r}.")
+    if wrong := [name for name in space if not isinstance(name, str)]:
+        raise UsageError(f"search(): space needs names that are texts, e.g. {example}, got the name {wrong[0]!r}.")
     return entries_of(space, "search(): space")
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 from inspect import signature
 from typing import Any
 
-from hyperlax.config.command_recipes import DIRECTION_OF, SMALLER_IS_BETTER
+from hyperlax.config.command_recipes import DIRECTION_OF, measures_for
 from hyperlax.config.option import Given
 from hyperlax.config.own_recipes import recipe_of
 from hyperlax.config.space_entries import entries_of
 from hyperlax.config.stored import RESUMED, load_recipe_of, named_directory, read_stored
-from hyperlax.errors import UsageError
-from hyperlax.functions import OneReport, Placed, accepts, file_of, name_of, of_length
+from hyperlax.errors import OptionError, UsageError
+from hyperlax.functions import OneReport, Placed, accepts, file_of, name_of
 from hyperlax.recipe import Recipe
 from hyperlax.report import is_number, scalar, shown
 from hyperlax.tasks import Function, Measure
@@ -65,7 +65,6 @@ class Tuning:
 
     def _task(self, function: Placed) -> Function:
         cores, resources = self._cores()
-        measure, *measures = self._measures()
         more: dict[str, Any] = {
             "cores": cores,
             "resources": resources,
@@ -73,7 +72,10 @@ class Tuning:
             **self._length(function),
         }
         try:
-            return Function(of_length(function.call, more["budget"]), measure, tuple(measures), **more)
+            measure, *measures = self._measures()
+            return Function(function.call, measure, tuple(measures), **more)
+        except OptionError:
+            raise
         except UsageError as error:
             raise UsageError(f"{_WHERE}: {error}") from error
 
@@ -82,12 +84,10 @@ class Tuning:
         metrics, modes = ([] if one is None else _several(one) for one in (self.metric, self.mode))
         if not metrics or not all(isinstance(one, (str, Measure)) for one in metrics):
             found = "" if self.metric is None else f", got {shown(self.metric)}"
-            raise _refusal(f'metric needs the name of what is optimized, e.g. "accuracy"{found}')
+            raise UsageError(f'metric needs the name of what is optimized, e.g. "accuracy"{found}.')
         if wrong := next((mode for mode in modes if mode not in DIRECTION_OF), None):
-            raise _refusal(f"mode needs max or min, got {shown(wrong)}")
-        if modes and len(modes) != len(metrics):
-            raise _refusal(f"mode needs one of max and min per metric, got {shown(self.mode)} for {shown(self.metric)}")
-        return [_measure(one, mode) for one, mode in zip(metrics, modes or [None] * len(metrics), strict=True)]
+            raise UsageError(f"mode needs max or min, got {shown(wrong)}.")
+        return measures_for(metrics, modes)
 
     def _length(self, function: Placed) -> dict[str, int]:
         name = name_of(function.call)
@@ -121,27 +121,16 @@ def check_function(function: Any) -> None:
         raise UsageError(f"{_WHERE}: {name_of(function)} takes {signature(function)}. {example}")
 
 
-def _measure(metric: str | Measure, mode: str | None) -> Measure:
-    if isinstance(metric, Measure):
-        if mode not in (None, *(short for short, long in DIRECTION_OF.items() if long == metric.direction)):
-            raise _refusal(f"mode is {mode}, and the metric is {metric}. Leave mode out")
-        return metric
-    if mode is None and SMALLER_IS_BETTER.search(metric):
-        raise _refusal(f"mode is required for a metric named {metric}: say whether max or min is better")
-    try:
-        return Measure(metric, DIRECTION_OF[mode or "max"])
-    except UsageError as error:
-        raise UsageError(f"{_WHERE}: {error}") from error
-
-
 def _several(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _named(argument: str, value: Any, example: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, Mapping):
         found = "nothing" if value is None else shown(value)
         raise _refusal(f"{argument} needs a dictionary, e.g. {example}, got {found}")
+    if wrong := [name for name in value if not isinstance(name, str)]:
+        raise _refusal(f"{argument} needs names that are texts, e.g. {example}, got the name {shown(wrong[0])}")
     return value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import shlex
@@ -17,34 +16,22 @@ from typing import Any
 import pytest
 
 from hyperlax import cli
-from hyperlax.backends.base import EngineConfig
-from hyperlax.backends.processes import make_backend
-from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.hyperparams import Params
 from hyperlax.outputs import directory_of, moving_outputs, said_last
 from hyperlax.placeholders import filled, split
-from hyperlax.recipe import RunLength
 from hyperlax.tasks import Command, Measure
 from hyperlax.trial import SegmentResult, Trial
 from tests.desk import ROOT, popen
 from tests.test_bad_input import refused, table
 from tests.test_function_studies import reasons, told, trials
-from tests.test_processes import is_alive, sound, trained, values, wait_until
+from tests.test_processes import is_alive, making, sound, trained, values, wait_until
 
 pytestmark = pytest.mark.timeout(90)
-NUMBERS = itertools.count()
 TASK = Command(
     ["sh", "-c", "{code}"], Measure("val/accuracy", "maximize"), [Measure("loss", "minimize")], budget=10, evaluations=5
 )
 """A command that does what its only hyperparameter says."""
 SAYS = "hyperlax: step=1 val/accuracy=0.5"
-
-
-def making(folder: Path, **changes: Any) -> Any:
-    own = {"base": Params({"code": ""}), "space": {}, "environment": "", "run_length": RunLength(10, 5, 1), "seed": 3}
-    sizes = {"num_seeds": 1, "num_trials": 100, "super_batch": None, "slots": 2}
-    config = EngineConfig(**{**own, **sizes, "task": TASK, **changes})
-    return make_backend(config, CheckpointManager(folder / "checkpoints", 60.0))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def closed(folder: Path) -> Iterator[Any]:
-    backend = making(folder)
+    backend = making(folder, TASK)
     yield backend
     backend.close()
 
@@ -134,7 +121,7 @@ def test_it_finds_its_place_in_its_environment(closed: Any) -> None:
         ("echo hyperlax: genauigkeit_für_später=1", "no measure named `genauigkeit_für_später`. The task declares val"),
         ("echo hyperlax: loss=1", "a report without val/accuracy, the leading measure"),
         (f"echo {SAYS}; echo {SAYS}; sleep 60", "step 1 was reported after step 1; steps must increase"),
-        ("for i in 1 2 3 4 5 6; do echo hyperlax: val/accuracy=$i; done", "more reports than the task's evaluations=5"),
+        ("for i in 1 2 3 4 5 6; do echo hyperlax: val/accuracy=$i; done", "more reports than the task's 5 evaluations"),
     ],
 )
 def test_a_fault_of_a_command_fails_its_trial(closed: Any, code: str, fault: str) -> None:
@@ -179,16 +166,21 @@ def test_what_it_leaves_behind_is_ended(closed: Any) -> None:
     assert not is_alive(int(pid.read_text()))
 
 
-def test_a_process_that_has_left_its_group_does_not_hold_up_its_trial(closed: Any) -> None:
-    code = f"setsid yes & echo $! > $HYPERLAX_DIRECTORY/pid; echo {SAYS}; sleep 0.2"
+def test_a_daemon_that_has_left_its_group_ends_with_its_trial(closed: Any) -> None:
+    code = f"(setsid sh -c 'echo $$ > $HYPERLAX_DIRECTORY/pid; exec sleep 100' &); echo {SAYS}; sleep 0.2"
     (found,) = trained(closed, code)
     assert values(found) == [0.5]
     (pid,) = Path(closed._checkpoints.own_directory(sound(found).number)).glob("seed_0/pid")
-    wait_until(lambda: not is_alive(int(pid.read_text())))  # nobody reads what it writes
+    assert not is_alive(int(pid.read_text()))
+
+
+def test_a_crash_of_a_command_is_its_own_failure(closed: Any, caplog: Any) -> None:
+    (found,) = trained(closed, "echo oh no >&2; kill -SEGV $$")
+    assert isinstance(found, SegmentResult) and found.fault == "crashed with SIGSEGV: oh no" and not caplog.records
 
 
 def test_it_continues_while_a_decision_is_awaited_and_is_ended_when_it_is_pruned(folder: Path) -> None:
-    backend, mark = making(folder, kind="refilled", trial_seeds=1, slots=1), folder / "later"
+    backend, mark = making(folder, TASK, kind="refilled", trial_seeds=1, slots=1), folder / "later"
     code = f"for i in 1 2 3; do echo hyperlax: step=$i val/accuracy=$i; done; touch {mark}; exec sleep 100"
     pruned = Trial(10_000, Params({"code": code}))
     try:
@@ -207,7 +199,7 @@ def test_it_continues_while_a_decision_is_awaited_and_is_ended_when_it_is_pruned
 
 
 def test_a_trial_that_takes_too_long_has_failed(tmp_path: Path) -> None:
-    backend = making(tmp_path, trial_timeout=0.5)
+    backend = making(tmp_path, TASK, trial_timeout=0.5)
     try:
         slow, fast = trained(backend, f"echo {SAYS}; exec sleep 100", f"sleep 0.1; echo {SAYS}")
         assert isinstance(slow, SegmentResult) and slow.fault == "took longer than the trial timeout of 0.5 s"
@@ -258,7 +250,7 @@ def test_tune_resumes_and_trains_again(desk: Path, capsys: Any) -> None:
     assert cli.main(["run-study", "studies/s/study.yaml", "--n-trials", "6", "--quiet"]) == 0
     assert cli.main(["train", "--from", "studies/s", "--output-root", "single"]) == 0
     assert tune("--n-trials 3", "echo hyperlax: accuracy=$0") == 2
-    assert "hyperlax optuna-hp-search --resume-from studies/s" in capsys.readouterr().err
+    assert "hyperlax tune --resume-from studies/s" in capsys.readouterr().err
 
 
 def test_a_command_that_no_own_run_recorded_runs_when_it_is_given_again(
@@ -305,7 +297,7 @@ def test_failed_trials_show_their_last_lines(desk: Path, capsys: Any) -> None:
         )
         == 0
     )
-    assert reasons(Path("studies/s"))[1].startswith("exit status 3: two (step 0; x=")
+    assert reasons(Path("studies/s"))[1].startswith("exit status 3: two (x=")
     capsys.readouterr()
     assert cli.main(["show", "studies/s", "1"]) == 0
     assert "It wrote last:\n  <b> one\n  two\n" in capsys.readouterr().out
@@ -343,6 +335,7 @@ def test_the_output_of_a_trial_is_in_its_batch_and_outlives_a_retry(desk: Path, 
     assert cli.main(["tune", "--resume-from", "studies/s", "--retry-failed", "--confirm-top", "1", "--quiet"]) == 0
     names = [name for name, _ in first]
     said = [(names[0], ""), (names[1], "0\nhyperlax: accuracy=1\n")]
+    assert [*Path("studies/s").rglob("seed_*.jsonl")] == []
     assert sorted(outputs("studies/s/optuna_exec_batch_0000")) == sorted([*first, *said])
     confirmed = Path("studies/s/confirmation/batch_00000")
     assert "hyperlax: accuracy=1\n" in (confirmed / names[1]).read_text()

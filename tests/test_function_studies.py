@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import textwrap
@@ -95,6 +96,42 @@ def test_a_pruned_study_is_the_same_on_any_number_of_slots() -> None:
     assert one == other
 
 
+def test_what_a_super_batch_is_suggested_from_does_not_depend_on_when_a_function_returns() -> None:
+    write(f"{CLIMBS}    if params['x'] > 0.6 and step == 7: break\nif LINGERS and params['x'] < 0.6: time.sleep(0.3)")
+    body, ended = Path("made.py").read_text(), []
+    for lingers in (False, True):
+        Path("made.py").write_text(f"LINGERS = {lingers}\n{body}")
+        more = f"--n-trials 10 --sampler tpe --pruner asha --pruner-min-segments 1 --slots 2 --output-root lingers_{lingers}"
+        assert search(more) == 0
+        (journal,) = Path(f"lingers_{lingers}").rglob("journal.jsonl")
+        ended.append([json.loads(line)["ended"] for line in journal.read_text().splitlines()])
+    assert ended[0] == ended[1]
+
+
+def test_a_retried_trial_does_not_begin_with_the_reports_of_its_failed_try() -> None:
+    write(
+        """
+        if not os.path.exists("fixed"):
+            report(3, accuracy=0.9)
+            raise ValueError("broken")
+        if params["x"] != 0.5:
+            report(4, accuracy=0.1)
+        """
+    )
+    assert search("--n-trials 2 --slots 1 --max-failure-rate 1") == 1
+    Path("fixed").touch()
+    assert cli.main(["optuna-hp-search", "--resume-from", str(STUDY), "--retry-failed"]) == 0
+    assert reasons()[0].startswith("returned without a report")
+    assert trials()[1].intermediate_values == {4: 0.1}
+
+
+def test_with_one_evaluation_only_the_last_report_counts() -> None:
+    write("for step in (5, 3, 800): report(step, accuracy=step)\nreport(report.step, accuracy=params['x'])")
+    Path("made.py").write_text(Path("made.py").read_text().replace("evaluations=9", "evaluations=1"))
+    assert search("--n-trials 2 --slots 1") == 0
+    assert [trial.intermediate_values for trial in trials()] == [{9: trial.params["x"]} for trial in trials()]
+
+
 def test_failures_are_the_trials_own_and_say_why() -> None:
     write(
         """
@@ -110,7 +147,7 @@ def test_failures_are_the_trials_own_and_say_why() -> None:
     assert [trial.state.name for trial in trials()] == ["COMPLETE", "FAIL", "FAIL", "FAIL", "COMPLETE"]
     found = reasons()
     assert found[1].startswith("ValueError: not like that (x=")
-    assert found[2].startswith("accuracy is nan; report a finite number (step 0; x=")
+    assert found[2].startswith("accuracy is nan; report a finite number (x=")
     assert found[3].startswith("lost three times, the last time because its process was killed by SIGKILL, as happens")
     (timing,) = [path for path in STUDY.rglob("timing.json") if "not like that" in path.read_text()]
     assert "made.py" in timing.read_text() and "in train" in timing.read_text()

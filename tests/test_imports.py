@@ -13,7 +13,13 @@ FILES = {
     for path in PACKAGE.rglob("*.py")
 }
 HEAVY = {
-    "optuna": ("hyperlax.samplers", "hyperlax.study", "hyperlax.tracking.mirror", "hyperlax.metaflow"),
+    "optuna": (
+        "hyperlax.samplers",
+        "hyperlax.study",
+        "hyperlax.tracking.mirror",
+        "hyperlax.tracking.mirror_place",
+        "hyperlax.metaflow",
+    ),
     "plotly": ("hyperlax.analysis", "hyperlax.api"),
     "jinja2": ("hyperlax.analysis",),
     "mlflow": ("hyperlax.tracking", "hyperlax.backends.mlflow_runs"),

@@ -19,7 +19,8 @@ from hyperlax.errors import HyperlaxError
 from hyperlax.seals import seal
 from hyperlax.study import search as runs
 from hyperlax.study.view import load_study
-from hyperlax.tracking.mirror import MirrorWriter, mirror_of
+from hyperlax.tracking.mirror import MirrorWriter
+from hyperlax.tracking.mirror_place import mirror_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
@@ -122,7 +123,7 @@ def test_a_fault_names_what_is_missing_and_the_next_resume_adds_it(tmp_path, add
     said = [one.getMessage() for one in caplog.records if one.name == "hyperlax.tracking.background"]
     assert len(said) == 2
     assert said[1].startswith(
-        "MLflow could not be written: (sqlite3.DatabaseError) file is not a database. Missing there: trials 0-11. The study"
+        "MLflow could not be written: file is not a database. Missing there: trials 0-11. The study"
     )
     assert said[-1].endswith(f"hyperlax optuna-hp-search --resume-from {case.directory}")
     database.unlink()
@@ -152,7 +153,7 @@ def test_what_cannot_be_a_mirror_is_refused_before_anything_runs(run, tmp_path, 
     assert "folder: is a directory. Name a file, as " in run("--mirror", "folder")
     assert run("--mirror", "nodb://x").startswith("--mirror nodb://x: cannot be used (Can't load plugin: ")
     (tmp_path / "text.db").write_text("no database, but long enough to be read as one")
-    assert "cannot be used ((sqlite3.DatabaseError) file is not a database)" in run("--mirror", "sqlite:///text.db")
+    assert "cannot be used (file is not a database)" in run("--mirror", "sqlite:///text.db")
     with sqlite3.connect(tmp_path / "other.db") as database:
         database.execute("CREATE TABLE alembic_version (x)")
     assert "holds tables of another program (alembic_version" in run("--mirror", "sqlite:///other.db")
@@ -177,7 +178,9 @@ def test_a_password_is_not_kept(tmp_path, monkeypatch):
         "mark": mirror.mark,
         "seal": seal([None, mirror.mark]),
     }
-    with pytest.raises(studies.OptionError, match="holds a password and was not stored. Give --mirror or set HYPERLAX"):
+    with pytest.raises(
+        studies.OptionError, match="holds a password and was not stored. Set HYPERLAX_MIRROR again, or give --mirror"
+    ):
         mirror_of(None, "s", tmp_path, False)
     monkeypatch.setenv("HYPERLAX_MIRROR", AWAY)
     again = mirror_of(None, "s", tmp_path, False)
@@ -219,5 +222,5 @@ def test_a_mirror_that_cannot_be_reached_remains_and_is_named(tmp_path, address,
     capsys.readouterr()
     assert cli.main(["delete", str(case.directory), "--yes"]) == 1
     remains, gone = capsys.readouterr().out.splitlines()
-    assert remains.startswith(f"Remains: study test_study in the mirror {address} ((sqlite3.DatabaseError)")
+    assert remains.startswith(f"Remains: study test_study in the mirror {address} (file is not a database)")
     assert gone == f"{case.directory} is deleted."

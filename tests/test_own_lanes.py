@@ -22,6 +22,7 @@ from hyperlax.algorithms.own import LanesTask, Sizes
 from hyperlax.engine.keys import evaluation_keys, pin_generator, training_keys
 from hyperlax.engine.programs import Programs
 from hyperlax.engine.session import LaneSession
+from hyperlax.fields import dotted
 from hyperlax.files import read_csv
 from hyperlax.recipe import Recipe, RunLength, apply, load
 from hyperlax.study.stopping import Limits
@@ -295,6 +296,30 @@ def test_a_measure_that_is_not_finite_fails_its_trial_alone(folder, capsys):
     assert failed and {one.params["width"] for one in failed} == {8}
     assert all(re.match(r"loss is nan \(lane \d, step 5; lr=.*, width=8\)", one.reason) for one in failed)
     assert {one.state for one in trials if one.params["width"] != 8} == {"COMPLETE"}
+
+
+@pytest.mark.parametrize("pruner", ["none", "asha"])
+def test_lanes_that_do_not_fit_into_memory_are_halved_and_a_trial_that_never_fits_fails_by_name(
+    folder, monkeypatch, pruner
+):
+    """As a program of an algorithm. Two lanes fit, and no trial of width 8."""
+    advance, widest = LaneSession.advance, []
+
+    def short_of_memory(session: LaneSession) -> Any:
+        widest.append(session.program.lanes)
+        if session.program.lanes > 2 or any(dotted(one.config)["width"] == 8 for one in session.trials):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
+        return advance(session)
+
+    monkeypatch.setattr(LaneSession, "advance", short_of_memory)
+    words = f"--n-trials 8 --seed 3 --runner-hparam-batch-size 4 --optuna-study-batch-size 8 --pruner {pruner}"
+    run(f"optuna-hp-search --algo-and-network-config own_lanes.py --max-failure-rate 1 {words}")
+    trials = hyperlax.open_study("my_optuna_studies/own_lanes").record.trials
+    assert max(widest) == 4 and min(widest) == 1
+    failed = {one.number for one in trials if one.state == "FAIL"}
+    assert failed == {one.number for one in trials if one.params["width"] == 8} and 0 < len(failed) < 8
+    said = "MemoryError: not enough memory for one trial: RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes ("
+    assert all(one.reason.startswith(said) and "width=8" in one.reason for one in trials if one.number in failed)
 
 
 def test_programs_of_static_values_and_sizes_are_chosen_as_for_an_algorithm(folder):

@@ -23,7 +23,7 @@ from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.hyperparams import Params
 from hyperlax.recipe import RunLength, load
 from hyperlax.study.failures import cause_of_error, problem_of
-from hyperlax.tasks import Function, Measure
+from hyperlax.tasks import Function, Measure, Task
 from hyperlax.trial import SegmentResult, Trial
 
 pytestmark = pytest.mark.timeout(60)
@@ -57,9 +57,9 @@ def write(folder: Path) -> Path:
     return path
 
 
-def making(folder: Path, **changes: Any) -> Any:
-    """A backend of the recipe in a folder, by default of closed batches on two slots."""
-    task = load(str(write(folder))).task
+def making(folder: Path, task: Task | None = None, **changes: Any) -> Any:
+    """A backend of a task, by default of the recipe in a folder, and of closed batches on two slots."""
+    task = task or load(str(write(folder))).task
     own = {"base": Params({"code": ""}), "space": {}, "environment": "", "run_length": RunLength(10, 5, 1), "seed": 3}
     sizes = {"num_seeds": 1, "num_trials": 100, "super_batch": None, "slots": 2}
     config = EngineConfig(**{**own, **sizes, "task": task, **changes})
@@ -184,7 +184,7 @@ def test_seeds_train_one_after_another_and_a_confirmation_has_others(tmp_path: P
             "accuracy is 'high'; report a finite number",
             0,
         ),
-        ("for _ in range(6): report(_, accuracy=1)", "more reports than the task's evaluations=5; ", 4),
+        ("for _ in range(6): report(_, accuracy=1)", "more reports than the task's 5 evaluations; ", 4),
     ],
 )
 def test_a_bad_report_fails_its_trial(code: str, fault: str, step: int, closed: Any) -> None:
@@ -220,6 +220,14 @@ def test_a_trial_that_loses_its_process_runs_again_up_to_three_times(closed: Any
         line for line in told if line.endswith("was killed by SIGKILL, as happens when memory runs out. It runs again.")
     ]
     assert len(killed) == 1 and len(told) == 3
+
+
+def test_a_crash_of_its_own_code_fails_a_trial_at_once(closed: Any, folder: Path, caplog: Any) -> None:
+    (found,) = trained(closed, "report(1, accuracy=1)\nos.abort()")
+    assert isinstance(found, SegmentResult) and found.fault_step == 1 and not caplog.records
+    assert found.fault == "its process crashed with SIGABRT, in its own code or in a library"
+    output = (folder / "trials" / f"trial_{found.number:05d}" / "output.txt").read_text()
+    assert output.startswith("Fatal Python error: Aborted") and "in train" in output
 
 
 def test_a_process_that_dies_between_trials_is_replaced(closed: Any, caplog: Any) -> None:
@@ -353,7 +361,7 @@ def family(folder: Path, number: int) -> list[int]:
 def test_a_study_that_stops_ends_functions_at_their_report(tmp_path: Path) -> None:
     backend = making(tmp_path)
     ends = trial(FAMILY + "while True:\n    report(report.step + 1, accuracy=1)\n    time.sleep(0.5)")
-    late, done = trial("time.sleep(0.2)\nreport(1, accuracy=1)"), trial("")
+    late, done = trial("time.sleep(1)\nreport(1, accuracy=1)"), trial("")
     backend.enter([ends, late, done])
     backend.begin()
     pids = family(tmp_path, ends.number)
@@ -453,7 +461,9 @@ def test_slots_follow_from_cores_and_gpus(monkeypatch: Any) -> None:
     monkeypatch.setenv("MKL_NUM_THREADS", "7")
     made = environments(task(cores=3), None)
     assert [(own["OMP_NUM_THREADS"], own["MKL_NUM_THREADS"]) for own in made] == [("3", "7")] * 2
-    assert len(environments(task(cores=9), None)) == 1 and len(environments(task(), 20)) == 20
+    assert len(environments(task(cores=8), None)) == 1 and len(environments(task(), 20)) == 20
+    with pytest.raises(UsageError, match="a trial needs 9 cores, and this process may use 8. Lower the cores"):
+        environments(task(cores=9), None)
 
     def gpus(amount: float, asked: int | None = None) -> list[str]:
         return [own["CUDA_VISIBLE_DEVICES"] for own in environments(task(resources={"gpu": amount}), asked)]

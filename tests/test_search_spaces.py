@@ -120,6 +120,11 @@ def test_what_is_chosen_has_to_be_there(capsys):
         "--space ppo: plain.yaml has no search_spaces. Leave it out."
     )
     assert cli.main(["run-study", "plain.yaml", "--preset", "no"]) == 2
+    capsys.readouterr()
+    Path("plain.yaml").write_text("search_spaces: {ppo: {gamma: [0.9, 0.99]}}\n")
+    assert refused(["run-study", "plain.yaml"], capsys) == (
+        "plain.yaml: env_config is required, as a line of the file or as --env-config gymnax.pendulum."
+    )
 
 
 @pytest.mark.parametrize(("old", "new", "said"), table("search_spaces"), ids=lambda value: value[:60])

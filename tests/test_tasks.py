@@ -88,7 +88,7 @@ class Unshowable:
         (float("nan"), {"accuracy": 0.5}, "the step nan is not a whole number of at least 0"),
         (True, {"accuracy": 0.5}, "the step True is not a whole number of at least 0"),
         (-1, {"accuracy": 0.5}, "the step -1 is not a whole number of at least 0"),
-        (11, {"accuracy": 0.5}, "step 11 was reported, the task's budget is 10; raise budget="),
+        (11, {"accuracy": 0.5}, "step 11 was reported, and the task's budget is 10; raise the budget"),
     ],
 )
 def test_a_wrong_report_ends_the_trial_with_its_words(step: Any, values: Any, fault: str, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_steps_increase_and_are_at_most_as_many_as_declared(tmp_path: Path) -> N
         report(step, accuracy=0.5)
     with pytest.raises(TrialEnded):
         report(3, accuracy=0.5)
-    assert report.fault == "more reports than the task's evaluations=3; raise it, or report less often"
+    assert report.fault == "more reports than the task's 3 evaluations; raise evaluations, or report less often"
 
 
 def test_numbers_of_other_libraries_are_pythons(tmp_path: Path) -> None:

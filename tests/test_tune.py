@@ -14,6 +14,7 @@ import pytest
 
 import hyperlax
 from hyperlax import cli
+from hyperlax.engine.machine import cores
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import decode
 from hyperlax.space import LogUniform, UniformDiscrete
@@ -131,7 +132,9 @@ def test_a_function_without_a_file_travels_by_value_and_is_given_again(folder, c
     assert cli.main(["optuna-hp-search", "--resume-from", str(study.directory), "--n-trials", "3"]) == 2
     assert "its function is in no file, so it cannot be loaded. Give it again in Python" in capfd.readouterr().err
     more = hyperlax.tune(lambda params: None, resume_from=study.directory, n_trials=3)
-    assert more.record.trials[2].reason.startswith("a is None; report a finite number")
+    assert more.record.trials[2].reason.startswith(
+        "returned None. Return the a, or take (params, report, seed) and call report (lr="
+    )
 
 
 def test_without_cloudpickle_a_sentence_says_what_would_work(monkeypatch):
@@ -146,6 +149,11 @@ def test_without_cloudpickle_a_sentence_says_what_would_work(monkeypatch):
         (3, {}, "needs a function, got 3. Write def train(params): ..., or def train(params, report, seed): ..."),
         (lambda a, b: 1, {}, "lambda takes (a, b). Write def train(params): ..., or def train(params, report, seed): ..."),
         (train, {"space": None}, 'space needs a dictionary, e.g. {"lr": LogUniform(domain=(1e-4, 1e-1))}, got nothing.'),
+        (
+            train,
+            {"space": {1: [2]}},
+            'space needs names that are texts, e.g. {"lr": LogUniform(domain=(1e-4, 1e-1))}, got the name 1.',
+        ),
         (train, {"space": {"lr": 0.1}}, "space has nothing to search. Give a hyperparameter a distribution, or a list of choices."),
         (
             train,
@@ -156,7 +164,7 @@ def test_without_cloudpickle_a_sentence_says_what_would_work(monkeypatch):
         (train, {"metric": None}, 'metric needs the name of what is optimized, e.g. "accuracy".'),
         (train, {"metric": "loss"}, "mode is required for a metric named loss: say whether max or min is better."),
         (train, {"mode": "up"}, "mode needs max or min, got 'up'."),
-        (train, {"metric": ["a", "b"], "mode": "max"}, "mode needs one of max and min per metric, got 'max' for ['a', 'b']."),
+        (train, {"metric": ["a", "b"], "mode": "max"}, "mode needs max or min for each metric, got max for a b."),
         (train, {"metric": "a b"}, "Measure('a b'): the name must be a text without spaces, commas, quotes and =, as in accuracy."),
         (train, {"budget": 3}, "train(params) returns its only result, so it has no budget and evaluations. Leave them out."),
         (steps, {"evaluations": 2}, "evaluations is given without budget, the last step that is reported. Give both."),
@@ -182,6 +190,12 @@ def test_what_cannot_be_tuned_is_refused_before_anything_runs(folder, function, 
         hyperlax.tune(function, **{"space": {"lr": RATE}, "metric": "a", **changes})
     found = re.sub(r"one of tpe, [a-z, ]+, got", "one of SAMPLERS, got", str(refused.value))
     assert found == f"tune(): {said}" and list(folder.iterdir()) == []
+
+
+def test_more_cores_than_the_machine_has_are_refused(folder):
+    with pytest.raises(UsageError, match=f"a trial needs 1000 cores, and this process may use {cores()}. Lower"):
+        hyperlax.tune(train, space={"lr": RATE}, metric="a", resources={"cpu": 1000})
+    assert list(folder.iterdir()) == []
 
 
 def test_options_of_other_trainings_are_not_arguments():

@@ -36,6 +36,8 @@ _LATEST_SECONDS = 1e11
 """Upper bound of plausible times, in seconds since 1970."""
 _SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
 """Entries of a batch's `timing.json` that are summed over the study."""
+_WHERE = ("agent", "host", "device")
+"""Entries that say which agent has trained it, and where."""
 
 
 class MissingFile(HyperlaxError):
@@ -243,7 +245,7 @@ class StudyData:
         trials = Counter(trial.batch_directory for trial in self.record.trials)
         found: dict[tuple[str, str, str], AgentShare] = {}
         for batch, timing in self._timings.items():
-            agent, host, device = (str(timing.get(name) or "") for name in ("agent", "host", "device"))
+            agent, host, device = (timing[name] for name in _WHERE)
             if agent:
                 *_, batches, done, seconds = found.get((agent, host, device), (0, 0, 0.0))
                 seconds += timing["train_seconds"] or 0.0
@@ -299,11 +301,15 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
 
 @lru_cache(_MOST_KEPT)
 def _timing(path: Path, at: tuple[int, int] | None) -> dict[str, Any]:
-    """Return the entries of a `timing.json`. Raise MissingFile if it lacks one of those that are summed. at: as in `_intervals`."""
+    """Return the entries of a `timing.json` that are summed, and where it trained. at: as in `_intervals`.
+
+    Raise MissingFile if it lacks one that is summed.
+    """
     with reading(path):
         stored = read_json(read_text(path))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
-        return {**stored, **convert(known, dict[str, int | float | None], str(path))}
+        where = {name: str(stored.get(name) or "") for name in _WHERE}
+        return {**where, **convert(known, dict[str, int | float | None], str(path))}
 
 
 def _known_sum(timings: Sequence[Mapping[str, Any]], key: str) -> Any:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import IO, Any
 GRACE_SECONDS = 10.0
 """Time between TERM and KILL."""
 _POLL_SECONDS = 0.02
+_CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGBUS")
+"""Signals by which a process's own code ends it."""
 
 
 class Child:
     """A process that leads a session and a process group of its own.
 
-    A Ctrl-C in the terminal does not reach it. What it starts belongs to its group and ends with it.
+    A Ctrl-C in the terminal does not reach it. What it starts belongs to its group and ends with it. On Linux so do processes that
+    have left the group, such as daemons: they have inherited a variable of its environment that no other process has.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None, **streams: Any):
@@ -27,6 +31,9 @@ class Child:
 
         Raises OSError if the command cannot be started.
         """
+        mark = f"HYPERLAX_PROCESS_{uuid.uuid4().hex}"
+        self._mark = f"{mark}=1".encode()
+        environment = {**(os.environ if environment is None else environment), mark: "1"}
         self._process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
         self._is_over = False
 
@@ -71,17 +78,22 @@ class Child:
         status = self._process.wait()
         if status >= 0:
             return f"exited with status {status}"
-        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        return f"was killed by {name}"
+        return f"{'crashed with' if self.has_crashed else 'was killed by'} {_name(-status)}"
+
+    @property
+    def has_crashed(self) -> bool:
+        """True if its own code has ended it by a signal, False also if another process has."""
+        return self.status < 0 and _name(-self.status) in _CRASHES
 
     def is_alive(self) -> bool:
-        """Return whether the process or anything in its group is alive."""
+        """Return whether the process, anything in its group, or anything else that it started is alive."""
         if not self._is_over:
-            self._is_over = self._process.poll() is not None and not _has_group(self.pid)
+            has_ended = self._process.poll() is not None
+            self._is_over = has_ended and not _has_group(self.pid) and not _with_mark(self._mark)
         return not self._is_over
 
     def send(self, number: int) -> None:
-        """Send a signal to the process and its group."""
+        """Send a signal to the process and all that it has started."""
         if not self.is_alive():
             return
         with suppress(OSError):  # it has just ended
@@ -89,6 +101,10 @@ class Child:
                 os.killpg(self.pid, number)
             else:
                 self._process.send_signal(number)
+        for pid in _with_mark(self._mark):
+            with suppress(OSError):
+                if os.getpgid(pid) != self.pid:
+                    os.kill(pid, number)
 
 
 def end(children: Collection[Child], grace: float | None = None) -> None:
@@ -109,6 +125,21 @@ def wait_for(children: Collection[Child], seconds: float) -> bool:
             return False
         time.sleep(_POLL_SECONDS)
     return True
+
+
+def _name(number: int) -> str:
+    """Return the name of a signal."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
+def _with_mark(mark: bytes) -> list[int]:
+    """Return the processes that are alive and have a mark in their environment; none where the system does not show it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if mark in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
 
 
 def _has_group(pid: int) -> bool:

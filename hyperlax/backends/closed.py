@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hyperlax.backends.base import SHARED, Evicted
-from hyperlax.backends.lanes import Lanes, LanesBackend
+from hyperlax.backends.lanes import Lanes, LanesBackend, final_error
 from hyperlax.engine import device
 from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.engine.lanes import NoRoom, Preparation
@@ -203,8 +203,4 @@ class ClosedBatches(LanesBackend):
         if session and self._shrink(batch.algorithm, session.program.lanes, error):
             batch.refused += [error.preparation] if isinstance(error, NoRoom) else []
             return None
-        if session and device.is_out_of_memory(error):
-            short = MemoryError(f"not enough memory for one trial: {' '.join(str(error).split())}")
-            short.__cause__ = error
-            return short
-        return error
+        return final_error(error) if session else error

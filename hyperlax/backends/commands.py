@@ -73,19 +73,16 @@ def run_command(
     child = _start(task, params, {**own, **(mlflow.variables if mlflow else {})})
     hold(child)
     lines, file = _Lines(child, outputs), _ReportFile(reported)
-    last: dict[str, Any] | None = {} if task.evaluations == 1 else None
     try:
         while not child.has_ended(_POLL_SECONDS if lines.is_over else 0.0):
-            _pass_on([*lines.new(_POLL_SECONDS), *file.new()], report, last)
+            _pass_on([*lines.new(_POLL_SECONDS), *file.new()], report)
             if mlflow:
                 mlflow.pass_on(report)
             if must_stop():
                 report.end("the study has stopped this trial")
         end([child])  # and what it has left behind
         lines.close()
-        _pass_on([*lines.new(0.0), *file.new(is_over=True)], report, last)
-        if last:
-            report(report.budget, **last)
+        _pass_on([*lines.new(0.0), *file.new(is_over=True)], report)
     finally:
         end([child])
         lines.close()
@@ -110,26 +107,18 @@ def _start(task: Command, params: Mapping[str, Any], variables: Mapping[str, str
 
 def _check_status(child: Child, errors: Path) -> None:
     """Raise the exception of a command that was killed or has failed. errors: its standard error."""
-    if child.status < 0:
+    if child.status < 0 and not child.has_crashed:
         raise CommandLost(child.wait())
-    if child.status > 0:
-        said = last_lines(errors, 1)
-        raise CommandFault(": ".join([f"exit status {child.status}", *said]))
+    if child.status:
+        how = child.wait() if child.has_crashed else f"exit status {child.status}"
+        raise CommandFault(": ".join([how, *last_lines(errors, 1)]))
 
 
-def _pass_on(texts: list[str], report: Report, last: dict[str, Any] | None) -> None:
-    """Report what lines say: `hyperlax: step=3 accuracy=0.9`, or JSON. Without a step, the next one is reported.
-
-    last: gets the newest values instead, without their step, of a command of which only its last report counts; else None.
-    """
+def _pass_on(texts: list[str], report: Report) -> None:
+    """Report what lines say: `hyperlax: step=3 accuracy=0.9`, or JSON. Without a step, the next one is reported."""
     for text in texts:
         values = _read_json(text, report) if text.startswith("{") else _read_line(text, report)
-        step = values.pop("step", max(report.step, 0) + 1)
-        if last is None:
-            report(step, **values)
-        else:
-            last.clear()
-            last.update(values)
+        report(values.pop("step", max(report.step, 0) + 1), **values)
 
 
 def _read_json(text: str, report: Report) -> dict[str, Any]:

@@ -278,3 +278,12 @@ class LanesBackend(Backend, ABC):
         return self._programs.is_ready(algorithm) or self._costs.knows(
             self._name(algorithm, self._programs.lanes_of(algorithm))
         )
+
+
+def final_error(error: Exception) -> Exception:
+    """Return the error of a program that cannot have fewer lanes. One without memory says that a trial alone does not fit."""
+    if not device.is_out_of_memory(error):
+        return error
+    short = MemoryError(f"not enough memory for one trial: {' '.join(str(error).split())}")
+    short.__cause__ = error
+    return short

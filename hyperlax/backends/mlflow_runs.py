@@ -31,18 +31,15 @@ class MlflowRun:
       where: `uri` and the id of the `experiment`.
       directory, index: Of the trial, and of its seed.
       measures: Names, the leading one first.
-      reads_all: Whether the command reports on its way, and not just at its end.
     """
 
-    def __init__(
-        self, where: Mapping[str, str], directory: Path, index: int, trial: int, measures: list[str], reads_all: bool
-    ):
+    def __init__(self, where: Mapping[str, str], directory: Path, index: int, trial: int, measures: list[str]):
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        self._client, self._measures, self._reads_all = MlflowClient(tracking_uri=where["uri"]), measures, reads_all
+        self._client, self._measures = MlflowClient(tracking_uri=where["uri"]), measures
         path, first = run_file(directory, index), run_file(directory, 0)
         with suppress(Exception):  # it is gone, or was never there
             self._client.delete_run(json.loads(path.read_text())["run"])
@@ -63,7 +60,7 @@ class MlflowRun:
         Raises MlflowAway if MLflow cannot be read when the command is over.
         """
         now = time.monotonic()
-        if report.count != self._read or (not is_over and (not self._reads_all or now < self._next)):
+        if report.count != self._read or (not is_over and (report.keeps_last or now < self._next)):
             return
         self._next = now + _SECONDS
         try:
@@ -72,12 +69,9 @@ class MlflowRun:
             if is_over:
                 raise MlflowAway(f"its metrics cannot be read from MLflow ({type(error).__name__})") from error
             return
-        leading = points[self._measures[0]]
-        if leading and not self._reads_all:
-            self._read += 1
-            report(report.budget, **{name: found[-1][1] for name, found in points.items() if found})
-            return
-        for step, value in leading[self._read :]:
+        if report.keeps_last:  # of each measure: they may be logged at different steps
+            points = {name: [(0, value) for _, value in found[-1:]] for name, found in points.items()}
+        for step, value in points[self._measures[0]][self._read :]:
             others = {name: other for name, found in points.items() for at, other in found if at == step}
             self._read += 1
             report(max(step, report.step + 1), **{**others, self._measures[0]: value})

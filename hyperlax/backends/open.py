@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hyperlax.backends.base import SHARED, SUMMED, Evicted
-from hyperlax.backends.lanes import Lanes, LanesBackend
+from hyperlax.backends.lanes import Lanes, LanesBackend, final_error
 from hyperlax.engine import device
 from hyperlax.engine.checkpoint import Metadata, log_restart
 from hyperlax.engine.lanes import NoRoom
@@ -202,7 +202,7 @@ class OpenLanes(LanesBackend):
             memory = MemoryError(f"not enough memory for {counted(size, 'trial')} at once")
             memory.__cause__ = error
             return [Evicted(numbers, memory)]
-        return [Evicted(numbers, None if self._shrink(lanes.algorithm, size, error) else error)]
+        return [Evicted(numbers, None if self._shrink(lanes.algorithm, size, error) else final_error(error))]
 
     def _restored(self, trials: Sequence[Trial], metadata: Metadata, arrays: Mapping[str, Any]) -> _Pool | None:
         """Return the pool with which these trials were saved, with them in lanes; log the reason and return None if impossible.

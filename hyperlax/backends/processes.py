@@ -235,7 +235,9 @@ class Processes:
             return
         assert run.interval is not None
         run.interval = run.interval._replace(ended=seconds())
-        if isinstance(news, str):
+        if isinstance(news, str) and worker.child.has_crashed and not (run.is_leaving or self._is_stopping):
+            self._finish(run, f"its process {news}, in its own code or in a library")
+        elif isinstance(news, str):
             self._lose(run, news)
         elif news["kind"] == "loaded":
             worker.is_loaded, run.started = True, seconds()

@@ -6,7 +6,7 @@ import math
 import os
 
 from hyperlax.engine.machine import cores, gpus
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.tasks import Task
 
 _THREADS = (
@@ -24,7 +24,11 @@ def environments(task: Task, asked: int | None) -> list[dict[str, str]]:
 
     Raises UsageError if this machine lacks what a trial needs.
     """
-    slots = asked or max(1, cores() // task.cores)
+    if task.cores > cores():
+        raise UsageError(
+            f"a trial needs {counted(task.cores, 'core')}, and this process may use {cores()}. Lower the cores of a trial."
+        )
+    slots = asked or cores() // task.cores
     common = {**os.environ, **{name: str(task.cores) for name in _THREADS if name not in os.environ}}
     if other := next((name for name in task.resources if name != "gpu"), None):
         raise UsageError(f"the task needs {other}, and here resources can only be gpu. Remove it from resources=.")

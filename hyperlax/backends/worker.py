@@ -11,6 +11,7 @@ trial's last seed if the order `waits`. News: {"run", "kind", ...}, of kind "loa
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import queue
@@ -30,7 +31,7 @@ from hyperlax.backends.child import GRACE_SECONDS, Child, end
 from hyperlax.backends.commands import CommandFault, CommandLost, run_command
 from hyperlax.backends.mlflow_runs import MlflowAway, MlflowRun
 from hyperlax.files import escaped, make_directories, read_text, staying
-from hyperlax.outputs import study_of
+from hyperlax.outputs import points_file, study_of
 from hyperlax.report import Report, TrialEnded
 from hyperlax.tasks import Command, Function, Task, from_source
 
@@ -155,6 +156,7 @@ class _Stopwatch:
 def main() -> None:
     """Train trials as ordered, until the study is over."""
     study, tasks, home = _Study(), dict[str, Task](), os.getcwd()
+    faulthandler.enable(2)  # into the output of the trial
     for order in study.orders():
         study.is_training = True
         try:
@@ -189,7 +191,7 @@ def _train_seed(
 ) -> tuple[str, dict[str, Any]] | None:
     """Train a seed. Return the last news if the trial ends with it."""
     run, directory, names = order["run"], Path(order["directory"]), [measure.name for measure in task.all_measures]
-    watch, kept = _Stopwatch(not isinstance(task, Command)), _KeptPoints(directory / f"seed_{index}.jsonl")
+    watch, kept = _Stopwatch(not isinstance(task, Command)), _KeptPoints(points_file(directory, index))
 
     def deliver(step: int, values: dict[str, float]) -> None:
         with watch.standing() as seconds:
@@ -226,6 +228,7 @@ def _call(
         else:
             assert isinstance(task, Function)
             task.train(params, report, seed)
+        report.finish()
     except (CommandFault, MlflowAway) as error:
         return "fault", {"words": str(error)}
     except CommandLost as error:
@@ -243,7 +246,7 @@ def _mlflow_run(task: Command, order: dict[str, Any], index: int) -> MlflowRun |
     directory, names = Path(order["directory"]), [measure.name for measure in task.all_measures]
     with suppress(Exception):  # MLflow may raise anything. A command that needs its run does not find it, and says so
         if order["mlflow"]:
-            return MlflowRun(order["mlflow"], directory, index, order["trial"], names, order["evaluations"] > 1)
+            return MlflowRun(order["mlflow"], directory, index, order["trial"], names)
     return None
 
 

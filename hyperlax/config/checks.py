@@ -228,10 +228,9 @@ def _check_numbers(entry: SamplerRow, space: Mapping[str, Distribution]) -> None
     if choices:
         raise OptionError(
             "sampler",
-            "{sampler} {0} searches numbers only, and {1} Categorical. Give {2} a range or a fixed value in the recipe, or "
-            "use {3}.",
+            "{sampler} {0} searches numbers only, and {1} choices. Give {2} a range or a fixed value, or use {3}.",
             entry.name,
-            _names(choices),
+            _names(choices, "has", "have"),
             _them(choices),
             _others(_takes_any_space),
         )
@@ -251,8 +250,7 @@ def _check_grid(entry: SamplerRow, largest: int, space: Mapping[str, Distributio
     if continuous:
         raise OptionError(
             "sampler",
-            "{sampler} {0} needs a finite space, and {1} continuous. Give {2} QUniform, UniformDiscrete or Categorical in the "
-            "recipe, or use {3}.",
+            "{sampler} {0} needs a finite space, and {1} continuous. Give {2} choices, whole numbers or a step, or use {3}.",
             entry.name,
             _names(continuous),
             _them(continuous),
@@ -278,8 +276,8 @@ def _named(space: Mapping[str, Distribution], holds: Callable[[Distribution], bo
     return [name for name, distribution in space.items() if holds(distribution)]
 
 
-def _names(names: Sequence[str]) -> str:
-    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'}"
+def _names(names: Sequence[str], one: str = "is", several: str = "are") -> str:
+    return f"{', '.join(names)} {one if len(names) == 1 else several}"
 
 
 def _them(names: Sequence[str]) -> str:

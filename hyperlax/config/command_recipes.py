@@ -19,7 +19,7 @@ from hyperlax.tasks import Command, Direction, Measure
 
 DIRECTION_OF: dict[str, Direction] = {"max": "maximize", "min": "minimize"}
 """Value of `mode` -> direction of a measure."""
-SMALLER_IS_BETTER = re.compile(
+_SMALLER_IS_BETTER = re.compile(
     r"loss|error|err\b|rmse|mse|mae|perplexity|ppl|latency|seconds|time|regret|cost", re.IGNORECASE
 )
 _EXAMPLE = "lr=loguniform:1e-4:1e-1"
@@ -58,25 +58,47 @@ def command_of(given: Given) -> Command:
         raise OptionError("command", "a command is required: give it after all options, e.g. -- python train.py.")
     if not names:
         raise OptionError("metric", "{metric} is required: what the command reports, e.g. accuracy.")
-    if modes and len(modes) != len(names):
-        problem = "{mode} needs max or min for each {metric}, got {0} for {1}."
-        raise OptionError("mode", problem, " ".join(modes), " ".join(names))
-    if not modes and (name := next((name for name in names if SMALLER_IS_BETTER.search(name)), None)):
-        problem = "{mode} is required for a {metric} named {0}: say whether max or min is better."
-        raise OptionError("mode", problem, name)
-    modes = modes or ("max",) * len(names)
-    measure, *measures = (Measure(name, DIRECTION_OF[mode]) for name, mode in zip(names, modes, strict=True))
+    measure, *measures = measures_for(names, modes)
     budget = given.get("budget", 1)
+    evaluations = given.get("evaluations") or budget
+    if evaluations > budget:
+        problem = (
+            "{budget} {0} is less than one step for each of {evaluations} {1}. Raise the first or lower the second."
+        )
+        raise OptionError("budget", problem, budget, evaluations)
     return Command(
         given["command"],
         measure,
         tuple(measures),
         budget=budget,
-        evaluations=given.get("evaluations") or budget,
+        evaluations=evaluations,
         cores=given.get("cores", 1),
         resources={"gpu": given["gpus"]} if given.get("gpus") else {},
         directory=os.getcwd(),
     )
+
+
+def measures_for(metrics: Sequence[str | Measure], modes: Sequence[str]) -> list[Measure]:
+    """Return the measures of metrics, the leading one first. modes: max or min of each, empty if not given.
+
+    Raises OptionError, and UsageError for a name that no measure can have.
+    """
+    if modes and len(modes) != len(metrics):
+        names = (one.name if isinstance(one, Measure) else one for one in metrics)
+        problem = "{mode} needs max or min for each {metric}, got {0} for {1}."
+        raise OptionError("mode", problem, " ".join(modes), " ".join(names))
+    return [_measure(one, mode) for one, mode in zip(metrics, modes or [None] * len(metrics), strict=True)]
+
+
+def _measure(metric: str | Measure, mode: str | None) -> Measure:
+    if isinstance(metric, Measure):
+        if mode and DIRECTION_OF[mode] != metric.direction:
+            raise OptionError("mode", "{mode} is {0}, and the {metric} is {1}. Leave {mode} out.", mode, metric)
+        return metric
+    if mode is None and _SMALLER_IS_BETTER.search(metric):
+        problem = "{mode} is required for a {metric} named {0}: say whether max or min is better."
+        raise OptionError("mode", problem, metric)
+    return Measure(metric, DIRECTION_OF[mode or "max"])
 
 
 def command_entries(recipe: Recipe) -> dict[str, Any]:

@@ -34,11 +34,6 @@ class Kind(ABC):
     def table(self) -> MetricTable:
         """Metrics of its trials."""
 
-    @property
-    @abstractmethod
-    def objectives(self) -> tuple[str, ...] | None:
-        """Objectives by default; None for those of the option."""
-
     @abstractmethod
     def check_environment(self, given: str | None) -> None:
         """Raise OptionError for an environment that is missing, or one too many."""
@@ -81,10 +76,6 @@ class _Rl(Kind):
     def table(self) -> MetricTable:
         return OF_RL
 
-    @property
-    def objectives(self) -> None:
-        return None
-
     def check_environment(self, given: str | None) -> None:
         if not given:
             raise OptionError("env_config", "{env_config} is required: an environment such as gymnax.pendulum.")
@@ -126,8 +117,8 @@ def _check_processes(options: RunOptions, recipe: Recipe) -> None:
 
 
 _INSTEAD = {
-    "total_timesteps": "its length is the task's budget=. Change it there",
-    "num_evaluations": "how often it reports is the task's evaluations=. Change it there",
+    "total_timesteps": "its length is the task's budget. Change that",
+    "num_evaluations": "how often it reports is the task's evaluations. Change those",
     "num_eval_episodes": "it has no episodes. Leave it out",
     "runner_hparam_batch_size": "each of its trials has a process. Give {slots}",
     "packing": "it has no compiled programs. Leave it out",
@@ -154,10 +145,6 @@ class _OfTask(Kind):
     @property
     def table(self) -> MetricTable:
         return self.measures.table
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        return (self.measures.name,)
 
     def check_environment(self, given: str | None) -> None:
         if given:

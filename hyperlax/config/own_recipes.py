@@ -12,7 +12,6 @@ from hyperlax.config.space_entries import entry_of, searched
 from hyperlax.config.speech import python_call
 from hyperlax.config.yaml_file import Entry
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.functions import LastReport, OneReport
 from hyperlax.recipe import Recipe, of_task
 from hyperlax.report import is_number
 from hyperlax.space import Distribution, is_integer
@@ -48,7 +47,7 @@ def tune_call(options: SearchOptions, recipe: Recipe) -> str:
         "metric": measures if task.measures else measures[0],
         "mode": [one.direction[:3] for one in task.all_measures] if task.measures else task.measure.direction[:3],
     }
-    if not isinstance(task.train, (OneReport, LastReport)):
+    if task.budget > 1:
         said |= {"budget": task.budget, "evaluations": task.evaluations}
     if task.cores > 1 or task.resources:
         said["resources"] = {"cpu": task.cores, **task.resources}

@@ -49,7 +49,7 @@ def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
     environment = given.get("env_config") or ""
     training.check_environment(environment)
     if issubclass(kind, SearchOptions):
-        later["objective_names"] = training.objectives or known["objective_names"].default
+        later["objective_names"] = (training.table.leading,)
         names, metrics = given.get("objective_names", later["objective_names"]), training.table.rows
         later["objective_directions"] = tuple(
             metrics[name].direction if name in metrics else "maximize" for name in names

@@ -23,6 +23,8 @@ _Options = TypeVar("_Options", bound="SearchOptions | PbtOptions")
 MANIFEST = "study.json"
 SEARCH, SWEEP, PBT = "optuna-hp-search", "sweep-hp-samples", "pbt"
 """The commands that start studies, each resuming its own."""
+TUNE = "tune"
+"""The command that starts a search of a command's hyperparameters, and resumes it as `SEARCH` does."""
 _KINDS: dict[str, type[SearchOptions] | type[PbtOptions]] = {
     SEARCH: SearchOptions,
     SWEEP: SweepOptions,
@@ -120,7 +122,7 @@ def load_recipe_of(
         )
         return searching(from_source({**source, **own}, str(path), function), changes, str(path))
     if source and not named:
-        check_source(kept, str(path), directory)
+        check_source(kept, str(path), directory, command_of(stored.to_json()) == SWEEP)
         return searching(from_source(source, str(path)), changes, str(path))
     there = named or recipe_file(kept, stored.algo_and_network_config, directory, str(path))
     return searching(load(there), changes, str(path))

@@ -54,10 +54,10 @@ def recipe_file(kept: Mapping[str, Any], name: str, directory: Path | None, wher
     raise OptionError("algo_and_network_config", problem, where, there, why)
 
 
-def check_source(kept: Mapping[str, Any], where: str, directory: Path) -> None:
+def check_source(kept: Mapping[str, Any], where: str, directory: Path, is_sweep: bool) -> None:
     """Raise UsageError, beginning with `where`, for a source that no run of this user's wrote: it says what is run.
 
-    directory: that of the study.
+    directory: that of the study. is_sweep: whether it is a sweep, which only a file can have begun.
     """
     source = kept.get("source")
     if is_own(kept) or (isinstance(source, dict) and "flow" in source):  # of a flow nothing is run
@@ -65,7 +65,8 @@ def check_source(kept: Mapping[str, Any], where: str, directory: Path) -> None:
     code, again = "a function", python_call("tune", {"resume_from": directory}, "function")
     if not isinstance(source, dict) or "function" not in source:
         code = shown(source.get("command") if isinstance(source, dict) else source)
-        again = f"{shell_command('tune', '--resume-from', directory)} -- COMMAND\n  hyperlax run-study FILE"
+        tuned = f"{shell_command('tune', '--resume-from', directory)} -- COMMAND"
+        again = "\n  ".join([*([] if is_sweep else [tuned]), "hyperlax run-study FILE"])
     raise UsageError(
         f"{where}: its trials run {code}, and no run of yours wrote that. If you trust it, name it again, as the study began, "
         f"and the study is yours:\n  {again}"

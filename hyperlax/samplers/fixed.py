@@ -130,8 +130,8 @@ def _check_finite(recipe: Recipe) -> None:
     if endless:
         raise OptionError(
             "sampling_method",
-            "{0}: {sampling_method} grid needs a finite space, and {1} {2} continuous. Give {3} QUniform, UniformDiscrete or "
-            "Categorical, or use qmc or random.",
+            "{0}: {sampling_method} grid needs a finite space, and {1} {2} continuous. Give {3} choices, whole numbers "
+            "or a step, or use qmc or random.",
             recipe.path,
             ", ".join(endless),
             "is" if len(endless) == 1 else "are",

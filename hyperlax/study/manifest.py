@@ -18,7 +18,7 @@ from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.own_recipes import tune_call
 from hyperlax.config.speech import command_to, python_call
-from hyperlax.config.stored import MANIFEST, SEARCH, SWEEP, command_of
+from hyperlax.config.stored import MANIFEST, SEARCH, SWEEP, TUNE, command_of
 from hyperlax.config.trusted import check_source, code_of
 from hyperlax.engine.machine import installed
 from hyperlax.errors import OptionError, UsageError
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _GIT_SECONDS = 10
 """Maximum time for git to find the commit; on a slow disk it compares many files."""
-_PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
+_PACKAGES, _OF_PROGRAMS = ("hyperlax", "optuna", "numpy"), ("jax", "jaxlib", "flax", "gymnax")
 
 _SCALES = ("reference", "task")
 
@@ -128,7 +128,7 @@ def describe(
         },
         space=_space_to_json(recipe.space),
         first_trials=first_trials,
-        versions=installed_versions(),
+        versions=installed_versions(scale.words.has_programs),
         device=backend.device,
         reference=scale if isinstance(scale, ReferenceReturns) else None,
         task=scale if isinstance(scale, Measures) else None,
@@ -189,7 +189,7 @@ def task_of(stored: Manifest, path: Path, file: Path) -> Task:
     """
     source = stored.recipe.get("source")
     if source:
-        check_source(stored.recipe, str(path), path.parent)
+        check_source(stored.recipe, str(path), path.parent, command_of(stored.arguments) == SWEEP)
     recipe = from_source(source, str(file)) if source else load(str(file))
     _same_task(stored, recipe, f"{file}: the study")
     assert recipe.task is not None
@@ -250,9 +250,12 @@ def _commit(directory: Path) -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def installed_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a study's numbers, without those that are not installed."""
-    return {"python": platform.python_version(), **installed(_PACKAGES)}
+def installed_versions(has_programs: bool = True) -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a study's numbers, without those that are not installed.
+
+    has_programs: whether its trials are compiled programs of JAX.
+    """
+    return {"python": platform.python_version(), **installed((*_PACKAGES, *(_OF_PROGRAMS if has_programs else ())))}
 
 
 def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
@@ -280,7 +283,8 @@ def resume_command(directory: Path, **changes: Any) -> str:
     source = stored.recipe.get("source") or {}
     if "function" in source and source["function"] is None:
         return python_call("tune", options, "function")
-    return command_to(command_of(stored.arguments), **options)
+    command = command_of(stored.arguments)
+    return command_to(TUNE if "command" in source and command == SEARCH else command, **options)
 
 
 def train_command(directory: Path, trial: int) -> str:

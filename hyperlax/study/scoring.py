@@ -76,6 +76,7 @@ class Scoring:
         asked = dotted(outcome.trial.config)
         searched = {name: asked[name] for name in self.searched}
         lane = outcome.lane if self.scale.words.has_programs else None
+        step = step if len(outcome.curve.steps) else None
         reason = failure_reason(cause, lane=lane, step=step, searched=searched)
         return TrialResult(outcome.number, "FAIL", reason, {})
 

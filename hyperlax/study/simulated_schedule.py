@@ -3,7 +3,8 @@
 The results that it may use must not depend on the speed of a machine, or a resumed study would not equal an uninterrupted one.
 Where trials train in closed batches, they are those of all super-batches but the one before. Where lanes are refilled, they are
 the results that would be known if every segment took the same time: the study simulated on lanes of equal speed, a pure function
-of how many segments trials lasted, of the lanes and of the super-batch.
+of how many segments trials lasted, of the lanes and of the super-batch. A function may end some time after its last report: a trial
+that was not pruned then ends in the segment after, if it has one.
 """
 
 from __future__ import annotations
@@ -70,12 +71,14 @@ class _SimulatedSchedule:
       lanes: Trials in lanes at once, at most.
       super_batch: Trials of a super-batch.
       total: Trials of the study.
+      longest: Segments of a trial that trains to its end.
       survived: Returns how many segments a trial that has not ended has survived by now.
     """
 
     lanes: int
     super_batch: int
     total: int
+    longest: int
     survived: Callable[[int], int]
     is_noted = True
 
@@ -84,8 +87,9 @@ class _SimulatedSchedule:
         cls, options: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None
     ) -> _SimulatedSchedule:
         """Return the schedule of a study. survived: by default trials that have not ended survive to their last segment."""
-        longest = options.num_evaluations * options.num_seeds
-        return cls(lanes_of(manifest), manifest.super_batch, options.n_trials, survived or (lambda trial: longest))
+        longest = options.num_evaluations * (options.num_seeds if options.seed_schedule == "racing" else 1)
+        survivors = survived or (lambda trial: longest)
+        return cls(lanes_of(manifest), manifest.super_batch, options.n_trials, longest, survivors)
 
     def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
         """Return the trials that have ended when the super-batch from trial `start` on is asked; None if not known yet.
@@ -96,12 +100,14 @@ class _SimulatedSchedule:
         def progress(number: int) -> TrialProgress:
             trial = trials[number]
             if not trial.state.is_finished():
-                return TrialProgress(self.survived(number), False)
-            segments = len(trial.intermediate_values)
-            return TrialProgress(segments + 1 if trial.state == TrialState.FAIL else segments, True)
+                segments = self.survived(number)
+                return TrialProgress(segments, segments >= self.longest)
+            segments, is_pruned = len(trial.intermediate_values), trial.state == TrialState.PRUNED
+            return TrialProgress(segments if is_pruned else min(segments + 1, self.longest), True)
 
         views = simulate_schedule(progress, self.lanes, self.super_batch, self.total)
-        return next(itertools.islice(views, start // self.super_batch, None), None)
+        found = next(itertools.islice(views, start // self.super_batch, None), None)
+        return found if found is not None and _have_ended([trials[number] for number in found]) else None
 
 
 def simulate_schedule(

@@ -183,7 +183,7 @@ class _SingleRun:
             environment=kind_of(self.recipe).environment(self.options.env_config),
             objectives={leading: self._scoring.scale.table.rows[leading].direction},
             arguments=self.options.to_json(),
-            versions=installed_versions(),
+            versions=installed_versions(self._scoring.scale.words.has_programs),
             device=device,
             scale=self._scoring.scale,
             trials=[_record(result, outcome.trial.config, directory, leading)],

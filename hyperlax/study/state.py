@@ -250,8 +250,9 @@ class StudyState:
         ended = self._ended(start) if self.overlaps else None
         if ended is not None:
             return [trial if number in ended else _as_running(trial) for number, trial in enumerate(known)]
-        for number in itertools.takewhile(lambda number: number < start, self.unfinished()):
-            known[number] = _as_failed(known[number])
+        if self._sampler.learns:
+            for number in itertools.takewhile(lambda number: number < start, self.unfinished()):
+                known[number] = _as_failed(known[number])
         return known
 
     def _by_segment(self, trial: FrozenTrial) -> FrozenTrial:

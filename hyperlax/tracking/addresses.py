@@ -75,3 +75,11 @@ def without_secrets(text: str, uri: str) -> str:
     for secret, shown in secrets_of(uri).items():
         text = text.replace(secret, shown)
     return text
+
+
+def reason_of(error: BaseException, uri: str) -> str:
+    """Return the first sentence of an error, or of the one that caused it, without the secrets of an address."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = without_secrets(str(error), uri).strip().partition("\n")[0]
+    return first.partition(". ")[0].removesuffix(".") or type(error).__name__

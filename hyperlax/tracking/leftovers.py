@@ -14,7 +14,8 @@ from hyperlax.errors import HyperlaxError, UsageError, counted
 from hyperlax.study.directory import MIRROR, TRACKING
 from hyperlax.study.maintenance import Elsewhere
 from hyperlax.tracking import mlflow
-from hyperlax.tracking.mirror import Mirror, is_copy, mirror_of
+from hyperlax.tracking.addresses import reason_of
+from hyperlax.tracking.mirror_place import Mirror, is_copy, mirror_of
 from hyperlax.tracking.place import Place, place_of
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ def _found(place: str, look: Callable[[Path, str], Elsewhere | None], root: Path
     try:
         found = look(root, name)
     except UsageError as error:  # its file cannot be read, or lacks the password
-        found = Elsewhere(f"what study {name} left in {place}", str(error))
+        found = Elsewhere(f"what study {name} left in {place}", str(error).removesuffix("."))
     if found is not None:
         yield found
 
@@ -49,7 +50,7 @@ def _in_mlflow(root: Path, name: str) -> Elsewhere | None:
         runs = _in_time(partial(_runs, place, root))
     except Exception as error:  # MLflow may raise anything
         mark = f"tag {mlflow.STUDY} = {place.study}"
-        return Elsewhere(f"the runs of the study {what} ({mark})", _reason(place.hidden(str(error)), error))
+        return Elsewhere(f"the runs of the study {what} ({mark})", reason_of(error, place.uri))
     if not runs:
         return None
     return Elsewhere(f"{counted(len(runs), 'run')} {what}", "", partial(_delete_runs, place, runs), "to MLflow's trash")
@@ -79,7 +80,7 @@ def _delete_runs(place: Place, runs: list[str]) -> None:
         for run in runs:
             client.delete_run(run)
     except Exception as error:  # MLflow may raise anything
-        raise HyperlaxError(_reason(place.hidden(str(error)), error)) from None
+        raise HyperlaxError(reason_of(error, place.uri)) from None
 
 
 def _in_mirror(root: Path, name: str) -> Elsewhere | None:
@@ -93,7 +94,7 @@ def _in_mirror(root: Path, name: str) -> Elsewhere | None:
     try:
         is_there = _in_time(partial(_holds, mirror))
     except Exception as error:  # a driver may raise anything
-        return Elsewhere(what, mirror.reason(error))
+        return Elsewhere(what, reason_of(error, mirror.address))
     return Elsewhere(what, "", mirror.delete) if is_there else None
 
 
@@ -125,7 +126,3 @@ def _in_time(work: Callable[[], T]) -> T:
     if not results:
         raise TimeoutError(f"no answer in {_SECONDS:.0f} seconds")
     return results[0]
-
-
-def _reason(text: str, error: Exception) -> str:
-    return " ".join(text.split()).partition(". ")[0].removesuffix(".") or type(error).__name__

@@ -1,14 +1,15 @@
 """Cost of agents: of a batch that travels through files, of a leader with many agents, and what a second agent gains.
 
     python -m benchmarks.agents batch
+    python -m benchmarks.agents ray
     python -m benchmarks.agents leader
     python -m benchmarks.agents pair
 
-`batch`: batches of one trivial trial, one after another, in this process and by an agent in a process of its own. `leader`: another
-process answers every batch at once under the names of 64 agents; printed is the CPU time of the leader's process per trial, before
-several numbers of trials. `pair`: a PPO study trained by one agent, and by two that are pinned to a core each; printed is the time
-from the first trial's start to the last one's end. Each has `--quick`, for a machine that is not quiet. `leader --profile` prints
-where its time goes.
+`batch`: batches of one trivial trial, one after another, in this process and by an agent in a process of its own. `ray`: the same
+through an agent on Ray, in a cluster of this machine. `leader`: another process answers every batch at once under the names of 64
+agents; printed is the CPU time of the leader's process per trial, before several numbers of trials. `pair`: a PPO study trained by
+one agent, and by two that are pinned to a core each; printed is the time from the first trial's start to the last one's end. Each
+has `--quick`, for a machine that is not quiet. `leader --profile` prints where its time goes.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from typing import Any
 
 from benchmarks.bookkeeping import TrivialBackend, options, recipe
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Agents
-from hyperlax.backends.desk import TICKET, AgentCard
+from hyperlax.backends.agents import Agents, OwnAgents
+from hyperlax.backends.desk import TICKET, AgentCard, Desk
 from hyperlax.backends.local_agents import LocalAgents
+from hyperlax.backends.ray_agents import RayAgents, connect, make_desk
+from hyperlax.backends.ray_desk import AGENT, RayDesk
 from hyperlax.backends.wire import BatchDone, pack_done, trials_of
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -89,23 +92,45 @@ class _OneByOne(TrivialBackend):
         return replace(super().plan(trials), batches=tuple((trial,) for trial in trials))
 
 
-def study(root: Path, trials: int, together: int, watch: _Stopwatch, with_agents: bool) -> None:
-    """Run a study of trivial trials, as many together."""
-    work, backend = Work(root / DIRECTORY), _OneByOne()
+def study(
+    root: Path, trials: int, together: int, watch: _Stopwatch, through: tuple[Desk, OwnAgents] | None = None
+) -> None:
+    """Run a study of trivial trials, as many together. through: a desk and its agents that train them."""
+    backend = _OneByOne()
 
     def make(config: Any, checkpoints: Any) -> Any:
-        return Agents(work, backend, config, "", LocalAgents(work.study)) if with_agents else backend
+        return Agents(through[0], backend, config, "", through[1]) if through else backend
 
     changes: dict[str, Any] = {"sampler": "random", "runner_hparam_batch_size": 1}
     arguments = replace(options(root, trials), optuna_study_batch_size=together, **changes)
     run_study(arguments, recipe(), make_backend=make, observers=[watch])
 
 
+def in_directory(root: Path) -> tuple[Desk, OwnAgents]:
+    """Return the desk in a study's directory, where agents are others."""
+    return Work(root / DIRECTORY), LocalAgents(root / DIRECTORY)
+
+
 def train(root: Path) -> None:
     """Train as an agent, until this process is killed."""
     directory = root / DIRECTORY
-    place = Place(
-        desk=Work(directory),
+    while not directory.exists():
+        time.sleep(0.01)
+    AgentProcess(place(Work(directory), directory), threading.Event()).run()
+
+
+def train_on_ray(actor: Any, about: Any) -> str:
+    """Train as an agent on Ray, until its actor is killed."""
+    directory = Path(about["study"])
+    desk = RayDesk(actor, about["study"], AGENT)
+    AgentProcess(place(desk, directory), threading.Event(), name=about["name"]).run()
+    return ""
+
+
+def place(desk: Desk, directory: Path) -> Place:
+    """Return the surroundings of an agent of trivial training."""
+    return Place(
+        desk=desk,
         recipe=recipe(),
         make_backend=lambda config, checkpoints: TrivialBackend(),  # pyright: ignore[reportArgumentType]
         checkpoints=lambda is_confirmation: CheckpointManager(directory / "checkpoints", 60.0),
@@ -113,9 +138,6 @@ def train(root: Path) -> None:
         is_over=lambda: False,
         is_led=lambda: True,
     )
-    while not directory.exists():
-        time.sleep(0.01)
-    AgentProcess(place, threading.Event()).run()
 
 
 def answer(root: Path) -> None:
@@ -153,11 +175,30 @@ def batch(root: Path, is_quick: bool) -> None:
     """Print the time of a batch, here and through an agent."""
     count = 40 if is_quick else 200
     alone, through = _Stopwatch(time.perf_counter), _Stopwatch(time.perf_counter)
-    study(root / "alone", count, 1, alone, with_agents=False)
+    study(root / "alone", count, 1, alone)
     with beside(train, root / "agent"):
-        study(root / "agent", count, 1, through, with_agents=True)
+        study(root / "agent", count, 1, through, in_directory(root / "agent"))
+    _compare(alone, through, count, "an agent")
+
+
+def ray(root: Path, is_quick: bool) -> None:
+    """Print the time of a batch, here and through an agent on Ray."""
+    count = 40 if is_quick else 200
+    alone, through, directory = _Stopwatch(time.perf_counter), _Stopwatch(time.perf_counter), root / "ray" / DIRECTORY
+    study(root / "alone", count, 1, alone)
+    connect("local")
+    desk = make_desk(directory)
+    agents = RayAgents(desk, "benchmarks.agents:train_on_ray", {"study": str(directory)}, {"CPU": 1}, 1)
+    try:
+        study(root / "ray", count, 1, through, (desk, agents))
+    finally:
+        agents.close()
+    _compare(alone, through, count, "an agent on Ray")
+
+
+def _compare(alone: _Stopwatch, through: _Stopwatch, count: int, what: str) -> None:
     here, there = (watch.between(10, count) for watch in (alone, through))
-    print(f"a batch: {here:.1f} ms here, {there:.1f} ms through an agent, which adds {there - here:.1f} ms")
+    print(f"a batch: {here:.1f} ms here, {there:.1f} ms through {what}, which adds {there - here:.1f} ms")
 
 
 def leader(root: Path, is_quick: bool, is_profiled: bool) -> None:
@@ -167,7 +208,7 @@ def leader(root: Path, is_quick: bool, is_profiled: bool) -> None:
     with beside(answer, root):
         if is_profiled:
             profile.enable()
-        study(root, marks[-1], 2 * AGENTS, watch, with_agents=True)
+        study(root, marks[-1], 2 * AGENTS, watch, in_directory(root))
         profile.disable()
     print(f"CPU of a leader of {AGENTS} agents, ms a trial over the last {AROUND} trials")
     for mark in marks:
@@ -227,7 +268,7 @@ def _start(words: list[str], core: int | None = None) -> subprocess.Popen[bytes]
 def main() -> None:
     """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("batch", "leader", "pair"))
+    parser.add_argument("what", choices=("batch", "ray", "leader", "pair"))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
@@ -235,7 +276,7 @@ def main() -> None:
         if given.what == "leader":
             leader(Path(scratch), given.quick, given.profile)
         else:
-            {"batch": batch, "pair": pair}[given.what](Path(scratch), given.quick)
+            {"batch": batch, "ray": ray, "pair": pair}[given.what](Path(scratch), given.quick)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ with `--sqlite`, which takes about 50 ms a trial.
 from __future__ import annotations
 
 import argparse
+import io
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,7 +183,8 @@ def ours(root: Path, trials: int, sampler: str, pages: bool) -> list[Clock]:
 
     backend = TrivialBackend()
     chosen = replace(options(root, trials), sampler=sampler)
-    run_study(chosen, recipe(), make_backend=lambda *made_for: backend, observers=[Pages(write)])
+    with redirect_stdout(io.StringIO()):
+        run_study(chosen, recipe(), make_backend=lambda *made_for: backend, observers=[Pages(write)])
     return ends
 
 

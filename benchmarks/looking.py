@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Collection
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from hyperlax.study.search import run_study
 from hyperlax.trial import LaneInterval, SegmentResult
 
 SIZES = (100, 1000, 5000, 10000)
-MANY, SMALL = 100, 10
+SMALL = 10
 REPEATS = 3
 RECIPE = '''"""Four hyperparameters that nothing is trained with."""
 
@@ -72,13 +73,14 @@ class _Timed(TrivialBackend):
 def written(root: Path, trials: int) -> Path:
     """Return the directory of a finished study of so many trials, which is written unless it is there."""
     directory = root / "trivial" / "gymnax_pendulum"
-    if not (directory / "finished").exists():
+    if not (root / "finished").exists():
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
         (root / "trivial.py").write_text(RECIPE)
         given = replace(options(root, trials), algo_and_network_config=str(root / "trivial.py"), sampler="random")
-        run_study(given, load(str(root / "trivial.py")), make_backend=lambda *made_for: _Timed())
-        (directory / "finished").touch()
+        with redirect_stdout(sys.stderr):
+            run_study(given, load(str(root / "trivial.py")), make_backend=lambda *made_for: _Timed())
+        (root / "finished").touch()
     return directory
 
 
@@ -100,19 +102,20 @@ def row(root: Path, trials: int) -> str:
     return f"| {trials:,} | {' | '.join(others)} | {report} | {size:.1f} MB |"
 
 
-def many(root: Path) -> str:
-    """Return a sentence on a list of many studies."""
+def many(root: Path, studies: int) -> str:
+    """Return a line on a list of many studies."""
     first = written(root / "many" / "0", SMALL).parent.parent
-    for number in range(1, MANY):
+    for number in range(1, studies):
         if not (root / "many" / str(number)).exists():
             shutil.copytree(first, root / "many" / str(number))
-    return f"`list` of {MANY} studies of {SMALL} trials: {measured('list', root / 'many')} s"
+    return f"`list` of {studies} studies of {SMALL} trials: {measured('list', root / 'many')}"
 
 
 def main() -> None:
     """Write the studies and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--keep", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -121,7 +124,7 @@ def main() -> None:
         print("| trials | `show` | `list` | resume | `report` | size of the report |\n|---|---|---|---|---|---|")
         for trials in given.trials:
             print(row(root, trials), flush=True)
-        print(many(root))
+        print(many(root, given.studies))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
@@ -40,8 +41,7 @@ _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _MOST_OF_A_NAME = 100
 """Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_STAYING: list[tuple[Path, os.stat_result]] = []
-"""The directories of `staying`, as they were at first."""
+_STAYING: list[Staying] = []
 _HELD = threading.local()
 """`paths`: the files of this thread that become durable together, None for each by itself."""
 
@@ -181,25 +181,36 @@ def replacing(path: Path, is_durable: bool = True) -> Iterator[Path]:
         raise
 
 
+@dataclass(eq=False)
+class Staying:
+    """A directory of `staying`, as it was `before`. is_lost: whether nothing may be written there any more."""
+
+    directory: Path
+    before: os.stat_result
+    is_lost: bool = False
+
+
 @contextmanager
-def staying(directory: Path) -> Iterator[None]:
+def staying(directory: Path) -> Iterator[Staying]:
     """Let nothing be written below a directory that is moved or removed while the block runs: that would make it again."""
-    entry = directory, directory.stat()
+    entry = Staying(directory, directory.stat())
     _STAYING.append(entry)
     try:
-        yield
+        yield entry
     finally:
         _STAYING.remove(entry)
 
 
 def refuse_moved(path: Path) -> Path | None:
     """Return the directory of `staying` that a path is in, if any. Raises FileNotFoundError if that was moved or removed."""
-    for directory, before in tuple(_STAYING):
-        if path == directory or directory in path.parents:
+    for one in tuple(_STAYING):
+        if path == one.directory or one.directory in path.parents:
+            if one.is_lost:
+                raise OSError(errno.ESTALE, "another process has taken the study", str(one.directory))
             with suppress(OSError):
-                if os.path.samestat(directory.stat(), before):
-                    return directory
-            raise FileNotFoundError(errno.ENOENT, "the directory was moved or removed", str(directory))
+                if os.path.samestat(one.directory.stat(), one.before):
+                    return one.directory
+            raise FileNotFoundError(errno.ENOENT, "the directory was moved or removed", str(one.directory))
     return None
 
 

@@ -124,6 +124,15 @@ def test_lanes_of_a_jax_program_are_compared_at_a_tiny_size(tmp_path):
 
 
 @pytest.mark.slow
+def test_looks_are_measured_at_a_tiny_size():
+    command = [sys.executable, "-m", "benchmarks.looking", "--trials", "12", "--studies", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\| 12 (\| \d+\.\d\d / \d+\.\d\d ){4}\| \d\.\d MB \|$", done.stdout, re.M)
+    assert "`list` of 2 studies of 10 trials: " in done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["overhead", "forest", "pruning"])
 def test_functions_are_compared_at_a_tiny_size(what, tmp_path):
     done = subprocess.run(

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,9 @@ from hyperlax.backends.local_agents import shares
 from hyperlax.engine import device
 from hyperlax.errors import OptionError
 from hyperlax.files import decode
+from hyperlax.study import leading
+from tests.fake_backend import FakeBackend
+from tests.study_cases import Case
 from tests.test_bad_input import TABLES
 from tests.test_own_code import results
 
@@ -88,7 +92,7 @@ def test_a_resume_may_train_on_another_device(tmp_path: Path, capsys: pytest.Cap
 def made_up(monkeypatch: pytest.MonkeyPatch, platform: str, count: int) -> list[Any]:
     """Devices of a machine that is not this one."""
     kind = "cpu" if platform == "cpu" else "a GPU"
-    made = [SimpleNamespace(platform=platform, device_kind=kind, local_hardware_id=index) for index in range(count)]
+    made = [SimpleNamespace(platform=platform, device_kind=kind, id=index) for index in range(count)]
     monkeypatch.setattr(jax, "local_devices", lambda: made)
     monkeypatch.setattr(device, "cores", lambda: 4)
     return made
@@ -108,15 +112,34 @@ def test_slots_are_spread_over_devices(
 
 
 def test_a_gpu_that_is_not_chosen_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = dict[str, str]()
     monkeypatch.setattr(device, "backend_started", lambda: False)
-    monkeypatch.setattr(jax.config, "update", asked.__setitem__)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
-    made = made_up(monkeypatch, "gpu", 3)
-    assert device.local_devices([2, 0, 2]) == [made[2], made[0]]
-    assert asked == {"jax_cuda_visible_devices": "2,0,2"}
-    with pytest.raises(OptionError, match=r"3: there is no device 3. JAX has 3 devices here: 0 \(a GPU\), 1"):
-        device.local_devices([3])
+    made = made_up(monkeypatch, "gpu", 2)
+    try:
+        assert device.local_devices([2, 0, 2]) == {0: made[0], 2: made[1]}
+        assert jax.config.values["jax_cuda_visible_devices"] == "0,2"
+        monkeypatch.setattr(device, "backend_started", lambda: True)
+        assert device.local_devices([2]) == {2: made[1]}
+        with pytest.raises(
+            OptionError, match=r"1: there is no device 1. JAX has 2 devices here: 0 \(a GPU\), 2 \(a GPU\)"
+        ):
+            device.local_devices([1])
+    finally:
+        jax.config.update("jax_cuda_visible_devices", "all")
+
+
+def test_agents_get_the_gpus_of_their_leader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = FakeBackend()
+    Case(tmp_path, n_trials=1).start(backend)
+    made_up(monkeypatch, "gpu", 3)
+    monkeypatch.setattr(leading, "gpus", lambda: ["4", "5", "7"])
+    for chosen, visible in (((), ["4,7", "5"]), ((2, 1), ["7", "5"]), ((1,), ["5", "5"])):
+        found = leading._shares(2, 3, replace(backend.config, devices=chosen))
+        assert [share.variables["CUDA_VISIBLE_DEVICES"] for share in found] == visible
+        assert not any("--devices" in share.words for share in found)
+    monkeypatch.setattr(leading, "gpus", list)
+    named = leading._shares(2, 3, backend.config)
+    assert [share.words[-1] for share in named] == ["0,2", "1"] and not any(share.variables for share in named)
 
 
 def test_agents_divide_a_machine() -> None:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from hyperlax.errors import UsageError
+from hyperlax.files import write_text
 from hyperlax.study import lock
 from hyperlax.study.lock import StudyRunning, holder_of, only_one_process
 
@@ -33,7 +34,7 @@ def without_locks(request, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", flock)
     monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.1)
-    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.4)
 
 
 def on(monkeypatch, host):
@@ -105,6 +106,8 @@ def test_a_process_that_was_not_heard_of_is_told_that_another_has_the_study(tmp_
     with only_one_process(tmp_path, lost=lost.set):
         (tmp_path / ".lock").write_text(f"{OTHER}\n")
         assert lost.wait(10)
+        with pytest.raises(OSError, match="another process has taken the study"):
+            write_text(tmp_path / "a" / "file", "")
     assert caplog.messages == [f"{tmp_path}: {OTHER} has taken this study, since it did not hear of this process."]
     assert (tmp_path / ".lock").read_text() == f"{OTHER}\n"
 

@@ -35,7 +35,8 @@ pytestmark = pytest.mark.timeout(120)
 RECIPE = TABLES / "own_code.py"
 SEARCH = f"optuna-hp-search --algo-and-network-config {RECIPE} --slots 2 --seed 3"
 OF_RL = re.compile(
-    r"environment|\breturns?\b|polic|steps/s|steps per|\blanes?\b|agent(?!s none|s</td>|_<wbr>resources)|episode|random|program|compil",
+    r"environment|\breturns?\b|polic|steps/s|steps per|\blanes?\b|episode|random|program|compil"
+    r"|agent(?!s none|s</td>|_<wbr>resources)",
     re.IGNORECASE,
 )
 """Words of reinforcement learning. The options `agents` and `agent_resources` are about processes."""

@@ -26,7 +26,7 @@ from hyperlax.recipe import dotted
 from hyperlax.schedulers.pbt import explored
 from hyperlax.space import Categorical, LogUniform
 from hyperlax.studies import planned_study
-from hyperlax.study import agents, population, view
+from hyperlax.study import agents, population
 from hyperlax.study.agents import find_agent
 from hyperlax.study.lineage import changing, configurations, read_schedule
 from hyperlax.study.maintenance import invalidate, repair
@@ -84,14 +84,6 @@ class Run(Case):
         kinds = ("**/*.csv", "**/*.txt", "pbt_*.json", "agents/*")
         found = {path for kind in kinds for path in self.directory.glob(kind)}
         return {str(path.relative_to(self.directory)): path.read_bytes().decode("latin-1") for path in found}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_importances():
-    """They take most of a run's time, and are tested where studies are."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(view, "importances", lambda trials, objectives: {})
-        yield
 
 
 @pytest.fixture(scope="module")

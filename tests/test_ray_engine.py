@@ -8,18 +8,32 @@ import re
 import shlex
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hyperlax import cli
+from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.backends.desk import Item, ticket_of
+from hyperlax.backends.local_agents import LocalAgents
+from hyperlax.backends.open_agents import make_agents
+from hyperlax.backends.ray_desk import DeskInMemory, RayDesk
+from hyperlax.backends.ray_files import AgentDesk, LeaderDesk
 from hyperlax.config.sent_recipes import receive, send
+from hyperlax.engine.checkpoint import CheckpointManager, Metadata
+from hyperlax.errors import HyperlaxError
 from hyperlax.files import read_csv
 from hyperlax.recipe import from_source, load
+from tests.agents_at_work import DEVICE, at_work
 from tests.desk import ROOT, hyperlax, python, study_of, write_small_recipes
+from tests.fake_backend import FakeBackend
+from tests.study_cases import Case
 from tests.test_agent_command import PPO, until_there
 from tests.test_agent_command import start as start_command
 from tests.test_own_code import results
@@ -145,7 +159,7 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, capsys: py
         assert cli.main(search(recipe(tmp_path / "code"), tmp_path, f"--engine ray --ray-address {address}")) == 1
     assert time.monotonic() - began < 10
     said = capsys.readouterr().err
-    assert f"No Ray cluster answers at {address} (Connection refused)." in said and len(said.splitlines()) == 1
+    assert f"No Ray cluster can be used at {address} (Connection refused)." in said and len(said.splitlines()) == 1
     assert not (tmp_path / "score").exists()
 
 
@@ -223,6 +237,102 @@ def test_a_function_and_a_command_travel(tmp_path: Path) -> None:
     received, elsewhere = (receive(one, tmp_path / "node") for one in sent)
     assert received.task is not None and received.task.source()["function"] == f"{tmp_path}/node/sent_function.py:train"  # pyright: ignore
     assert elsewhere.task is not None and elsewhere.task.source()["directory"] == str(Path.cwd())  # pyright: ignore
+
+
+class _Actor:
+    """A desk's actor in this process: a call is its result."""
+
+    def __init__(self) -> None:
+        self._desk, self._lock = DeskInMemory(), threading.Lock()
+        self.call, self.look = SimpleNamespace(remote=self._call), SimpleNamespace(remote=self._look)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        with self._lock:
+            return getattr(self._desk, name)(*arguments)
+
+    def _look(self, side: str, seen: int, seconds: float) -> tuple[int, Any, Any]:
+        until = time.monotonic() + seconds
+        while self._desk.news[side] == seen and time.monotonic() < until:
+            time.sleep(0.005)
+        with self._lock:
+            return self._desk.news[side], *self._desk.look()
+
+
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch) -> _Actor:
+    monkeypatch.setattr(RayDesk, "_get", lambda self, reference: reference)
+    return _Actor()
+
+
+@pytest.mark.parametrize("given", [{}, {"pruner": "median", "pruner_min_segments": 1}], ids=["closed", "pruned"])
+def test_a_desk_in_memory_does_what_a_directory_does(actor: _Actor, tmp_path: Path, given: dict[str, Any]) -> None:
+    case = Case(tmp_path / "memory", **given)
+
+    def make(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+        desk, planner = LeaderDesk(actor, case.directory), FakeBackend().bind(config, checkpoints)
+        return make_agents(desk, planner, config, DEVICE, LocalAgents(case.directory), checkpoints)
+
+    desks = [AgentDesk(actor, "a study", tmp_path / f"agent_{index}", 0.0) for index in range(2)]
+    with at_work(case, FakeBackend(), desk=desks[0]), at_work(case, FakeBackend(), desk=desks[1]):
+        assert case.start(make) == 0
+    alone = Case(tmp_path / "alone", **given)
+    assert alone.start(FakeBackend()) == 0
+    assert case.told() == alone.told()
+    assert actor.call.remote("look")[0] == [] and actor.call.remote("names", "") == []
+    assert list((case.directory / "work").iterdir()) == []
+
+
+def test_what_an_agent_saves_comes_to_the_leader_and_to_the_next_agent(actor: _Actor, tmp_path: Path) -> None:
+    (study := tmp_path / "study").mkdir()
+    leader = LeaderDesk(actor, study)
+    first, second = (AgentDesk(actor, "a study", tmp_path / name, 0.0) for name in ("first", "second"))
+    leader.put_engine("e", json.dumps({"config": {"is_confirmation": False}}))
+    leader.offer("b00003-0123456789ab", ticket_of({3: {}}, "e", 0))
+    metadata, arrays = Metadata((3,), {"jax": "1"}, 2, {}), {"weights": np.arange(5.0)}
+    (item,) = first.items()
+    claim = _taken(first, item, "one")
+    assert second.claim(item, "two") is None
+    saved = first.checkpoints(False)
+    saved.save_batch(metadata, arrays)
+    (kept := saved.own_directory(3) / "seed_0").mkdir()
+    (kept / "weights").write_bytes(b"12")
+    first.give_back(claim)
+    leader.cards()
+    assert (study / "trials" / "trial_00003" / "seed_0" / "weights").read_bytes() == b"12"
+    (item,) = second.items()
+    claim = _taken(second, item, "two")
+    found, others = second.checkpoints(False).load_batch([3]), second.checkpoints(False)
+    assert found is not None and found[0] == metadata and np.array_equal(found[1]["weights"], arrays["weights"])
+    assert (others.own_directory(3) / "seed_0" / "weights").read_bytes() == b"12"
+    assert CheckpointManager(study / "checkpoints", 0.0).batches() == [metadata]
+    assert second.finish(claim, b"result") and not first.renew(Item(claim.batch, "one", "claim"))
+    leader.wait()
+    assert leader.result(leader.items()[0]) == b"result"
+    leader.forget(claim.batch)
+    assert leader.items() == [] and actor.call.remote("names", "") == []
+
+
+def _taken(desk: AgentDesk, item: Item, agent: str) -> Item:
+    """An item that an agent has read and claimed."""
+    assert desk.read(item) is not None
+    claim = desk.claim(item, agent)
+    assert claim is not None
+    return claim
+
+
+def test_a_leader_takes_no_other_files(actor: _Actor, tmp_path: Path) -> None:
+    leader = LeaderDesk(actor, tmp_path)
+    actor.call.remote("save", 3, "trials/../../trial_00003.zip", b"")
+    with pytest.raises(HyperlaxError, match="which no agent saves"):
+        leader.cards()
+
+
+def test_agents_of_a_node_share_its_cores(actor: _Actor) -> None:
+    taken = [actor.call.remote("take_cores", "node", name, [0, 1, 2, 3], 2) for name in ("one", "two")]
+    assert taken == [[0, 1], [2, 3]]
+    actor.call.remote("remove_card", "one")
+    assert actor.call.remote("take_cores", "node", "three", [0, 1, 2, 3], 2) == [0, 1]
+    assert [actor.call.remote("agree", device) for device in ("a CPU", "another")] == ["a CPU", "a CPU"]
 
 
 @needs_ray

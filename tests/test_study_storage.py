@@ -1,22 +1,27 @@
 """The study in SQLite: what is written in bulk is what Optuna would have written, and reads."""
 
 import math
+import sys
 import time
 from contextlib import closing
 from datetime import datetime
+from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import UniformContinuous
+from hyperlax.study import database
 from hyperlax.study.database import StudyDatabase
+from hyperlax.study.database_rows import read_rows
 from hyperlax.study.importances import importances
+from hyperlax.study.observer import Observer
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 from hyperlax.trial import TrialResult
-from tests.study_cases import MIXED
+from tests.study_cases import MIXED, Case
 
 OBJECTIVES = {"peak_performance": "maximize", "num_parameters": "minimize"}
 BOTH = {"peak_performance": math.pi, "num_parameters": 5.0}
@@ -156,3 +161,41 @@ def test_times_are_those_of_the_clock_in_any_zone(tmp_path, storage, monkeypatch
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+class Work(Observer):
+    """The work of each super-batch on the thread of the loop: calls of Python functions, and trials read from the database."""
+
+    def __init__(self, patch: pytest.MonkeyPatch):
+        self.calls: list[int] = []
+        self.reads: list[int] = []
+        self._calls = self._reads = 0
+        patch.setattr(database, "read_rows", self._read)
+
+    def study_started(self, snapshot: Any) -> None:
+        sys.setprofile(self._profile)
+
+    def super_batch_ended(self, record: Any, directory: Any) -> None:
+        self.calls.append(self._calls)
+        self.reads.append(self._reads)
+        self._calls = self._reads = 0
+
+    def close(self) -> None:
+        sys.setprofile(None)
+
+    def _profile(self, frame: Any, event: str, argument: Any) -> None:
+        self._calls += event == "call"
+
+    def _read(self, *of: Any) -> list[FrozenTrial]:
+        trials = read_rows(*of)
+        self._reads += len(trials)
+        return trials
+
+
+def test_a_super_batch_takes_as_much_work_late_as_early(tmp_path, monkeypatch):
+    work = Work(monkeypatch)
+    case = Case(tmp_path, observers=[work], sampler="random", optuna_study_batch_size=4)
+    assert case.start(n_trials=100) == 0
+    early, late = slice(2, 7), slice(18, 23)
+    assert set(work.reads[late]) == set(work.reads[early])
+    assert min(work.calls[late]) - min(work.calls[early]) < 32, "less than half a call for each of 64 more trials"

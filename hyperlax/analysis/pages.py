@@ -13,7 +13,7 @@ from hyperlax.analysis.html import plotly_source, render
 from hyperlax.analysis.plots import PLOTS, draw_all, learning_curves
 from hyperlax.analysis.plots.base import Drawing, Plot
 from hyperlax.analysis.report import report
-from hyperlax.analysis.study_data import StudyData
+from hyperlax.analysis.study_data import StudyData, stamp
 from hyperlax.analysis.tables import best_file, write_best, write_confirmation, write_sensitivity, write_trials
 from hyperlax.engine.machine import installed
 from hyperlax.files import read_bytes, write_text
@@ -99,21 +99,12 @@ def _are_written(record: StudyRecord, super_batch: Path | None) -> bool:
 def _mark(record: StudyRecord) -> str:
     """Return a comment with this user's mark of all that pages show; "" if the user's key can be neither read nor made."""
     batches = sorted({trial.batch_directory for trial in record.trials if trial.batch_directory})
-    files = [_stamp(batch / name) for batch in batches for name in (CURVES_CSV, TIMELINE, TIMING_JSON)]
-    shown = repr(
-        (replace(record, importances={}), files, installed(("hyperlax", "plotly")))
-    )  # those follow from the rest
+    files = [stamp(batch / name) for batch in batches for name in (CURVES_CSV, TIMELINE, TIMING_JSON)]
+    rest = replace(record, trials=[], importances={})  # those follow from the trials
+    trials = [trial.texts.get(repr) or trial.texts.setdefault(repr, repr(trial)) for trial in record.trials]
+    shown = repr((rest, trials, files, installed(("hyperlax", "plotly"))))
     mark = seal(hashlib.sha256(shown.encode()).hexdigest())
     return f"<!-- {mark} -->\n" if mark else ""
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Return the time of a file's last change and its size; zeros if it is gone."""
-    try:
-        state = path.stat()
-    except OSError:
-        return 0, 0
-    return state.st_mtime_ns, state.st_size
 
 
 def report_page(record: StudyRecord) -> str:

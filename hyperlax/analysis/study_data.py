@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import logging
 import math
 from collections import Counter
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +30,14 @@ _log = logging.getLogger(__name__)
 MOST_DRAWN = 1000
 """Most trials that a plot draws as points, and that the report's table has: more cover each other, and slow a browser down."""
 BEST_DRAWN = 100
+_MOST_KEPT = 1 << 16
+"""Files of batches that are kept in memory: a study's pages are written again after every super-batch."""
 _LATEST_SECONDS = 1e11
 """Upper bound of plausible times, in seconds since 1970."""
 _SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
 """Entries of a batch's `timing.json` that are summed over the study."""
+_WHERE = ("agent", "host", "device")
+"""Entries that say which agent has trained it, and where."""
 
 
 class MissingFile(HyperlaxError):
@@ -188,16 +193,12 @@ class StudyData:
         Raises:
           MissingFile: a `timeline.csv` is damaged; one that is gone only counts as unknown.
         """
-        paths = [directory / TIMELINE for directory in self._batches]
-        known = [path for path in paths if path.exists()]
+        found = [_intervals(directory / TIMELINE, stamp(directory / TIMELINE)) for directory in self._batches]
         by_process: dict[float, list[Bar]] = {}
         ends: list[float] = []
-        for path in known:
-            with reading(path):
-                for row in read_csv(path):
-                    bar = _bar(row)
-                    by_process.setdefault(float(row["process"]), []).append(bar)
-                    ends.append(float(row["process"]) + bar.ended)
+        for bar, process in itertools.chain.from_iterable(filter(None, found)):
+            by_process.setdefault(process, []).append(bar)
+            ends.append(process + bar.ended)
         starts: list[float] = []
         bars: list[Bar] = []
         end = 0.0
@@ -207,7 +208,7 @@ class StudyData:
             bars += [replace(bar, began=bar.began + shift, ended=bar.ended + shift) for bar in own]
             end = max(bar.ended for bar in bars)
         in_order = sorted(bars, key=lambda bar: (bar.began, bar.slot, bar.pool, bar.lane))
-        return Timeline(in_order, starts, len(paths) - len(known), ends)
+        return Timeline(in_order, starts, found.count(None), ends)
 
     @cached_property
     def cost(self) -> Cost:
@@ -244,7 +245,7 @@ class StudyData:
         trials = Counter(trial.batch_directory for trial in self.record.trials)
         found: dict[tuple[str, str, str], AgentShare] = {}
         for batch, timing in self._timings.items():
-            agent, host, device = (str(timing.get(name) or "") for name in ("agent", "host", "device"))
+            agent, host, device = (timing[name] for name in _WHERE)
             if agent:
                 *_, batches, done, seconds = found.get((agent, host, device), (0, 0, 0.0))
                 seconds += timing["train_seconds"] or 0.0
@@ -254,11 +255,29 @@ class StudyData:
 
     @cached_property
     def _timings(self) -> dict[Path, dict[str, Any]]:
-        return {directory: _timing(directory / TIMING_JSON) for directory in self._batches}
+        return {path: _timing(path / TIMING_JSON, stamp(path / TIMING_JSON)) for path in self._batches}
 
     @cached_property
     def _batches(self) -> list[Path]:
         return sorted({trial.batch_directory for trial in self.record.trials if trial.batch_directory})
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Return the time of a file's last change and its size; None if it is gone."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size
+
+
+@lru_cache(_MOST_KEPT)
+def _intervals(path: Path, at: tuple[int, int] | None) -> list[tuple[Bar, float]] | None:
+    """Return bar and process of each row of a `timeline.csv`; None if it is gone. at: its stamp, since it is read once."""
+    if at is None:
+        return None
+    with reading(path):
+        return [(_bar(row), float(row["process"])) for row in read_csv(path)]
 
 
 def _bar(row: dict[str, str]) -> Bar:
@@ -280,12 +299,17 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
     return seconds
 
 
-def _timing(path: Path) -> dict[str, Any]:
-    """Return the entries of a `timing.json`. Raise MissingFile if it lacks one of those that are summed."""
+@lru_cache(_MOST_KEPT)
+def _timing(path: Path, at: tuple[int, int] | None) -> dict[str, Any]:
+    """Return the entries of a `timing.json` that are summed, and where it trained. at: as in `_intervals`.
+
+    Raise MissingFile if it lacks one that is summed.
+    """
     with reading(path):
         stored = read_json(read_text(path))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
-        return {**stored, **convert(known, dict[str, int | float | None], str(path))}
+        where = {name: str(stored.get(name) or "") for name in _WHERE}
+        return {**where, **convert(known, dict[str, int | float | None], str(path))}
 
 
 def _known_sum(timings: Sequence[Mapping[str, Any]], key: str) -> Any:

@@ -6,9 +6,10 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,24 @@ from hyperlax.errors import HyperlaxError, counted
 
 log = logging.getLogger(__name__)
 
-_VARIABLE = "RAY_ADDRESS"
-_CONNECT_SECONDS = 5.0
+_VARIABLE, _TOKENS = "RAY_ADDRESS", "RAY_AUTH_MODE"
+_LONGEST = 300
+"""Characters that are shown of an error of Ray's."""
+_REACH_SECONDS, _CONNECT_SECONDS = 3.0, 6.0
 _LOOK_SECONDS = 0.2
-"""Seconds between two looks whether actors have died or nodes have come."""
-_LONELY_SECONDS = 20.0
+"""Seconds between two looks whether actors have died."""
+_NODES_SECONDS = 1.0
+"""Seconds between two looks whether nodes have come."""
+_LONELY_SECONDS = 30.0
 """Seconds without any agent after which that is said."""
 _GRACE_SECONDS = 5.0
+_WITH_NODE = "died with its node"
 _MOST_DEATHS = 10
 """How many agents may die one after another without a result in between."""
 
 
-def connect(address: str | None) -> str:
-    """Connect this process to a Ray cluster, or start one of this machine. Return where it is, in words.
+def connect(address: str | None) -> bool:
+    """Connect this process to a Ray cluster, or start one of this machine. Return False if it was connected before.
 
     address: host and port of the cluster's head, `auto` for that of this machine, `local` to start one; None for the one that
     Ray's own variable names, else `local`.
@@ -40,28 +46,25 @@ def connect(address: str | None) -> str:
     Raises:
       HyperlaxError: There is no cluster at this address, or none can be started.
     """
+    import ray
+
+    if ray.is_initialized():
+        return False
     given = address or os.environ.get(_VARIABLE) or LOCAL
     check_address(given)
     if given not in (LOCAL, AUTO):
         _reach(given)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it prints a paragraph
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # it warns otherwise
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")  # else it asks a wrong port for 20 s
-    import ray
-
-    own: dict[str, Any] = {"include_dashboard": False} if given == LOCAL else {}
     _silence_events()
-    try:
-        with _silent():
-            ray.init(address=given, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False, **own)
-    except (Exception, SystemExit) as error:
-        raise _unreachable(given, f"{type(error).__name__}: {_first_line(error)}") from error
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    with _silent():
+        _start_ray(given)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    amounts = [(int(sum(node.get(name, 0) for node in nodes)), name) for name in ("CPU", "GPU")]
+    there = " and ".join(counted(amount, name) for amount, name in amounts if amount)
     where = "on this machine" if given == LOCAL else f"at {given}"
-    cpus = sum(node["Resources"].get("CPU", 0) for node in nodes)
-    gpus = sum(node["Resources"].get("GPU", 0) for node in nodes)
-    parts = [counted(int(amount), name) for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount]
-    return f"Ray cluster {where} with {counted(len(nodes), 'node')}, {' and '.join(parts)}."
+    log.info("Ray cluster %s with %s, %s.", where, counted(len(nodes), "node"), there or "no CPU")
+    return True
 
 
 def room_for(resources: Mapping[str, float]) -> int:
@@ -103,13 +106,20 @@ class RayAgents:
       about: What they need to know, as JSON; each also gets its name. It may be added to before the first one starts.
       resources: What each agent reserves, by Ray's names: CPU, GPU and those that the nodes give themselves.
       most: The most agents; None for as many as the cluster has room for.
+      is_own: Whether this process leaves the cluster with them.
     """
 
     def __init__(
-        self, desk: LeaderDesk, main: str, about: Mapping[str, Any], resources: Mapping[str, float], most: int | None
+        self,
+        desk: LeaderDesk,
+        main: str,
+        about: Mapping[str, Any],
+        resources: Mapping[str, float],
+        most: int | None,
+        is_own: bool = True,
     ):
         self._desk, self._main, self.about = desk, main, dict(about)
-        self._resources, self._most = dict(resources), most
+        self._resources, self._most, self._is_own = dict(resources), most, is_own
         self._running: dict[Any, tuple[str, Any]] = {}
         self._started = self._deaths = self._refused = 0
         self._looked = self._started_at = 0.0
@@ -118,7 +128,7 @@ class RayAgents:
     def start(self) -> None:
         """Start the agents that are missing. They begin as soon as a node has room for them."""
         now = time.monotonic()
-        if now - self._started_at < _LOOK_SECONDS:
+        if now - self._started_at < _NODES_SECONDS:
             return
         self._started_at = now
         wanted = (self._most or max(1, room_for(self._resources))) - self._refused
@@ -154,16 +164,17 @@ class RayAgents:
         """End them, and the cluster if it was started here."""
         import ray
 
-        if not ray.is_initialized():
-            return
-        self._desk.set_ended(True)
-        if self._running:
-            ray.wait(list(self._running), num_returns=len(self._running), timeout=_GRACE_SECONDS)
+        with suppress(HyperlaxError):  # the desk has died
+            self._desk.set_ended(True)
+            if self._running:
+                ray.wait(list(self._running), num_returns=len(self._running), timeout=_GRACE_SECONDS)
         for _, actor in self._running.values():
             ray.kill(actor)
         self._running.clear()
-        with _silent():
-            ray.shutdown()
+        ray.kill(self._desk.actor)
+        if self._is_own:
+            with _silent():
+                ray.shutdown()
 
     def _start_one(self) -> None:
         import ray
@@ -186,7 +197,7 @@ class RayAgents:
         except RayError as error:
             ray.kill(actor)  # one that cannot be reached may still run
             how = _how_it_died(error)
-            self._deaths += 1
+            self._deaths += how != _WITH_NODE
             if self._deaths == _MOST_DEATHS:
                 raise HyperlaxError(
                     f"{counted(self._deaths, 'agent')} of the Ray cluster died without a result; the last one {how}."
@@ -200,14 +211,14 @@ class RayAgents:
         return ""
 
     def _tell_if_lonely(self) -> None:
-        """Say once that no node has had room for an agent for some time."""
+        """Say once that no agent has begun for some time."""
         now = time.monotonic()
         if self._desk.has_agents():
             self._lonely_since, self._is_lonely = now, False
         elif not self._is_lonely and now - self._lonely_since > _LONELY_SECONDS:
             self._is_lonely = True
             need = ", ".join(f"{name.lower()}={amount:g}" for name, amount in self._resources.items())
-            log.info("No node of the Ray cluster has had room for an agent with %s yet. Waiting.", need)
+            log.info("No agent has begun on Ray yet: they are starting, or no node has room for %s.", need)
 
 
 def _how_it_died(error: Exception) -> str:
@@ -215,34 +226,65 @@ def _how_it_died(error: Exception) -> str:
     from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayTaskError
 
     if isinstance(error, RayTaskError):
-        return f"failed ({_first_line(error.cause or error)})"
+        return f"failed ({_in_one_line(error.cause or error)})"
     if isinstance(error, OutOfMemoryError) or "OutOfMemory" in str(error):
         return "was killed because the memory of its node ran out"
     if isinstance(error, ActorUnavailableError):
         return "cannot be reached"
-    return "died with its node" if "node has died" in str(error) or "node died" in str(error) else "died"
+    return _WITH_NODE if "node has died" in str(error) or "node died" in str(error) else "died"
+
+
+def _start_ray(address: str) -> None:
+    """Call `ray.init`. Raises HyperlaxError if that fails.
+
+    It may ask a port where something else answers for minutes, so it has a thread that can be left behind. A cluster of this
+    machine is not started in one, since it ends with the thread that has started it.
+    """
+    errors = list[BaseException]()
+
+    def start() -> None:
+        import ray
+
+        own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False, **own)
+        except (Exception, SystemExit) as error:
+            errors.append(error)
+
+    if address == LOCAL:
+        start()
+    else:
+        thread = threading.Thread(target=start, daemon=True, name="ray.init")
+        thread.start()
+        thread.join(_CONNECT_SECONDS)
+        if thread.is_alive():
+            raise _unreachable(address, "what answers there is not Ray, or is too slow")
+    if errors:
+        raise _unreachable(address, _in_one_line(errors[0]) or type(errors[0]).__name__) from errors[0]
 
 
 def _reach(address: str) -> None:
     """Raise HyperlaxError if nothing answers at host and port within some seconds."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        socket.create_connection((host, int(port)), _REACH_SECONDS).close()
     except OSError as error:
         raise _unreachable(address, error.strerror or str(error)) from error
 
 
 def _unreachable(address: str, why: str) -> HyperlaxError:
+    """Return the error of a cluster that cannot be used."""
+    start = "Start one with `ray start --head`, or leave the address out to train on this machine."
     if address == LOCAL:
         return HyperlaxError(f"Ray cannot start on this machine ({why}).")
-    return HyperlaxError(
-        f"No Ray cluster answers at {address} ({why}). Start one with `ray start --head`, or leave the address out to train on "
-        "this machine."
-    )
+    if address == AUTO and "any running Ray instance" in why:
+        return HyperlaxError(f"This machine is not in a Ray cluster. {start}")
+    token = "" if _TOKENS in os.environ else f" If it asks for a token, set {_TOKENS}=token."
+    return HyperlaxError(f"No Ray cluster can be used at {address} ({why}). {start}{token}")
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "").strip().removesuffix(".")
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:_LONGEST].removesuffix(".")
 
 
 def _silence_events() -> None:

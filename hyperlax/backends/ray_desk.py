@@ -365,4 +365,6 @@ class RayDesk:
             return ray.get(reference)
         except RayError as error:
             why = type(error).__name__
-            raise HyperlaxError(f"The Ray cluster has lost the desk of the study in {self.study} ({why}).") from error
+            raise HyperlaxError(
+                f"The Ray cluster has lost the desk of the study in {self.study} ({why}). Resume the study to continue."
+            ) from error

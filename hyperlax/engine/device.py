@@ -106,8 +106,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error) for word in _OUT_OF_MEMORY)
 
 
-def local_devices(chosen: Sequence[int] = ()) -> list[Any]:
-    """Return this machine's devices, or those with these indices.
+def local_devices(chosen: Sequence[int] = ()) -> dict[int, Any]:
+    """Return this machine's devices by number, or the chosen ones.
 
     A GPU that is not chosen is left alone if JAX has not started yet: when it starts, it reserves memory on all that it sees.
 
@@ -115,17 +115,17 @@ def local_devices(chosen: Sequence[int] = ()) -> list[Any]:
       OptionError: A device does not exist.
     """
     if chosen and not backend_started() and max(chosen) < len(gpus()):
-        jax.config.update("jax_cuda_visible_devices", ",".join(map(str, chosen)))
-    found = jax.local_devices()
-    is_cpu = found[0].platform == "cpu"
-    known = {index if is_cpu else device.local_hardware_id: device for index, device in enumerate(found)}
-    for index in chosen:
-        if index not in known:
+        jax.config.update("jax_cuda_visible_devices", ",".join(map(str, sorted(set(chosen)))))
+    found, visible = jax.local_devices(), jax.config.values["jax_cuda_visible_devices"]
+    is_restricted = found[0].platform != "cpu" and visible != "all"
+    known = dict(zip(sorted(map(int, visible.split(","))) if is_restricted else range(len(found)), found, strict=False))
+    for number in chosen:
+        if number not in known:
             there = ", ".join(f"{number} ({device.device_kind})" for number, device in known.items())
             problem = "{devices} {0}: there is no device {1}. JAX has {2} here: {3}. Name some of these, or leave {devices} out."
             asked = ",".join(map(str, chosen))
-            raise OptionError("devices", problem, asked, index, counted(len(known), "device"), there)
-    return [known[index] for index in dict.fromkeys(chosen)] or found
+            raise OptionError("devices", problem, asked, number, counted(len(known), "device"), there)
+    return {number: known[number] for number in chosen} or known
 
 
 def slot_devices(chosen: Sequence[int] = (), at_most: int | None = None) -> list[Any]:
@@ -133,7 +133,7 @@ def slot_devices(chosen: Sequence[int] = (), at_most: int | None = None) -> list
 
     chosen: see `local_devices`. at_most: the most slots, None for no limit.
     """
-    devices = local_devices(chosen)
+    devices = list(local_devices(chosen).values())
     if devices[0].platform == "cpu":
         devices = [devices[slot % len(devices)] for slot in range(max(cores(), len(devices)))]
     return devices[:at_most]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,16 @@ class Shown:
 
     values: np.ndarray
     has_ended: bool
+
+    @cached_property
+    def has_failed(self) -> bool:
+        """Whether the trial failed in its last segment."""
+        return len(self.values) > 0 and bool(np.isnan(self.values[-1, 0]))
+
+    @cached_property
+    def length(self) -> int:
+        """Number of segments that the trial has finished without failing."""
+        return len(self.values) - self.has_failed
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,7 @@ class Pruner:
         self._signs = np.array([1.0 if direction == "maximize" else -1.0 for direction in directions])
         self._settled: dict[int, int] = {}
         self._stopped: dict[int, Stop] = {}
+        self._groups: dict[int, int] = {}
 
     def decide(self, shown: Mapping[int, Shown]) -> dict[int, Decision]:
         """Return Continue or Stop for every trial that has settled segments and has not ended. Others wait.
@@ -172,50 +173,49 @@ class Pruner:
         """Drop the cached decisions about trials that have ended or restarted."""
         for number in list(self._settled):
             trial = shown.get(number)
-            if trial is None or trial.has_ended or _length(trial) < self._settled[number]:
+            if trial is None or trial.has_ended or trial.length < self._settled[number]:
                 del self._settled[number]
                 self._stopped.pop(number, None)
 
     def _settle(self, number: int, shown: Mapping[int, Shown]) -> None:
         """Compare a trial segment by segment, up to the first that cannot be compared yet."""
-        while number not in self._stopped and self._settled.get(number, 0) < _length(shown[number]):
+        while number not in self._stopped and self._settled.get(number, 0) < shown[number].length:
             segment = self._settled.get(number, 0) + 1
             if segment < self._segments and self._rule.compares(number, segment):
                 rivals = self._rivals(number, shown)
-                if not all(self._is_known(rival, segment, shown) for rival in rivals):
+                if not all(shown[rival].has_ended or self._is_known(rival, segment, shown) for rival in rivals):
                     return
                 if stop := self._compare(number, segment, rivals, shown):
                     self._stopped[number] = stop
             self._settled[number] = segment
 
     def _rivals(self, number: int, shown: Mapping[int, Shown]) -> list[int]:
-        group = self._rule.group(number)
-        return [other for other in shown if other < number and self._rule.group(other) == group]
+        for other in shown.keys() - self._groups.keys():
+            self._groups[other] = self._rule.group(other)
+        group = self._groups[number]
+        return [other for other in shown if other < number and self._groups[other] == group]
 
     def _is_known(self, rival: int, segment: int, shown: Mapping[int, Shown]) -> bool:
-        """Return whether a rival's result at a segment is known: it survived until there, or ended before."""
-        trial, settled, length = shown[rival], self._settled.get(rival, 0), _length(shown[rival])
-        if trial.has_ended or rival in self._stopped or (_has_failed(trial) and settled == length):
+        """Return whether the result at a segment of a rival in training is known: it survived until there, or ends before."""
+        trial, settled, length = shown[rival], self._settled.get(rival, 0), shown[rival].length
+        if rival in self._stopped or (trial.has_failed and settled == length):
             return True
         return settled >= segment - 1 and length >= segment
 
     def _compare(self, number: int, segment: int, rivals: Sequence[int], shown: Mapping[int, Shown]) -> Stop | None:
-        own, curves = shown[number].values[segment - 1], [self._values(rival, shown) for rival in rivals]
+        own, stopped = shown[number].values[segment - 1], self._stopped
+        ends = [stopped[rival].segment if rival in stopped else shown[rival].length for rival in rivals]
+        curves = zip((shown[rival].values for rival in rivals), ends, strict=True)
         if self._rule.carries(segment):
-            rows = [values[min(segment, len(values)) - 1] for values in curves if len(values)]
+            rows = [values[min(segment, end) - 1] for values, end in curves if end]
         else:
-            rows = [values[segment - 1] for values in curves if len(values) >= segment]
+            rows = [values[segment - 1] for values, end in curves if end >= segment]
         others = np.array(rows, np.float64).reshape(len(rows), len(self._signs))
         better = count_better(self._signs * own, self._signs * others, self._objectives)
         if self._rule.keeps(segment, better, len(rows)):
             return None
         place = f"pruned after segment {segment} of {self._segments}"
         return Stop(segment, f"{place}: {better} of {len(rows)} earlier trials were better")
-
-    def _values(self, number: int, shown: Mapping[int, Shown]) -> np.ndarray:
-        """Return float64[segments, columns]: the values of a trial that count."""
-        stop = self._stopped.get(number)
-        return shown[number].values[: stop.segment if stop else _length(shown[number])]
 
 
 def count_better(own: np.ndarray, rivals: np.ndarray, objectives: int) -> int:
@@ -236,15 +236,6 @@ def count_better(own: np.ndarray, rivals: np.ndarray, objectives: int) -> int:
     front = np.flatnonzero(ranks == ranks[0])
     crowding = crowding_distances(everyone[front])
     return int((ranks < ranks[0]).sum() + (crowding[1:] > crowding[0]).sum())
-
-
-def _has_failed(trial: Shown) -> bool:
-    return len(trial.values) > 0 and bool(np.isnan(trial.values[-1, 0]))
-
-
-def _length(trial: Shown) -> int:
-    """Return the number of segments that a trial has finished without failing."""
-    return len(trial.values) - _has_failed(trial)
 
 
 @dataclass(frozen=True)

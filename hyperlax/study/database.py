@@ -261,20 +261,21 @@ class StudyDatabase:
         (self._unfinished.discard if trial.state.is_finished() else self._unfinished.add)(trial.number)
 
     def _row(self, cursor: Any, number: int) -> int:
-        """Return the key of the row of a trial that is about to be changed."""
-        ((row,),) = cursor.execute(
-            "SELECT trial_id FROM trials WHERE study_id = ? AND number = ?", (self._study_id, number)
-        )
+        """Return the key of the row of a trial that is about to be changed. SQLite would have to look at every trial for it."""
+        if number in self._own:
+            row = self._own[number]._trial_id
+        else:
+            query = "SELECT trial_id FROM trials WHERE study_id = ? AND number = ?"
+            ((row,),) = cursor.execute(query, (self._study_id, number))
         self._changed_rows.add(row)
         return row
 
     def _update(self, change: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        self._changed_rows |= {self._own[number]._trial_id for *_, number in rows if number in self._own}
+        """Change trials that have not ended. rows: the values of the change, then the number of the trial."""
         with self._transaction() as cursor:
             cursor.executemany(
-                f"UPDATE trials SET {change} WHERE study_id = {int(self._study_id)} AND number = ? "
-                "AND state IN ('WAITING', 'RUNNING')",
-                rows,
+                f"UPDATE trials SET {change} WHERE trial_id = ? AND state IN ('WAITING', 'RUNNING')",
+                [(*values, self._row(cursor, number)) for *values, number in rows],
             )
 
     @contextmanager

@@ -103,7 +103,7 @@ class StudyDirectory:
 
     def check_database(self, study_name: str) -> None:
         """Raise an error for a database that is damaged, gone, or of something else; see `database_file.check`."""
-        database_file.check(self.database, study_name, has_batches=bool(self.complete_batches()))
+        database_file.check(self.database, study_name, any(complete_batches(samples) for samples in self._samples()))
 
     def exec_batch(self, super_batch: int) -> Path:
         return self.root / f"optuna_exec_batch_{super_batch:04d}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -79,7 +80,7 @@ def _divergence(distribution: BaseDistribution, values: Sequence[object], is_goo
     return float(every @ (good / every - 1) ** 2)
 
 
-def _cells(distribution: BaseDistribution, values: Sequence[object]) -> tuple[np.ndarray, int]:
+def _cells(distribution: BaseDistribution, values: Sequence[Any]) -> tuple[np.ndarray, int]:
     """Return int64[values], the cell of the domain in which each value is, and the number of cells."""
     if isinstance(distribution, CategoricalDistribution):
         return np.array([distribution.to_internal_repr(value) for value in values], int), len(distribution.choices)

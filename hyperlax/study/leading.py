@@ -64,12 +64,9 @@ def _shares(count: int, slots: int, config: EngineConfig) -> list[Share]:
     from hyperlax.engine.device import local_devices
 
     found, names = local_devices(config.devices), gpus()
-    if found[0].platform == "cpu":
-        return shares(count, slots, devices=config.devices or range(len(found)) if len(found) > 1 else ())
-    numbers = [device.local_hardware_id for device in found]
-    if names:
-        return shares(count, slots, [names[number] for number in numbers])
-    return shares(count, slots, devices=numbers)
+    if names and all(device.platform == "gpu" for device in found.values()):
+        return shares(count, slots, [names[number] for number in found])
+    return shares(count, slots, devices=list(found) if config.devices or len(found) > 1 else ())
 
 
 def _has_programs(config: EngineConfig) -> bool:

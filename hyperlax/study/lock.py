@@ -58,7 +58,12 @@ class Held:
     """A directory that this process holds. file: its lock, which stays the same file wherever the directory is moved."""
 
     def __init__(self, root: Path, file: BinaryIO | None):
-        self._root, self._file = root, file
+        self.root, self._file = root, file
+
+    def renew(self) -> None:
+        """Change the lock's modification time, which others watch."""
+        if self._file is not None:
+            os.utime(self._file.fileno())
 
     def moved_to(self) -> Path | None:
         """Return where the directory is now, None if it was removed or that is not known."""
@@ -76,9 +81,9 @@ class Held:
     def is_in_place(self) -> bool:
         """Return whether the directory still has its name."""
         if self._file is None:
-            return self._root.is_dir()
+            return self.root.is_dir()
         with suppress(OSError):
-            return os.path.samestat(os.fstat(self._file.fileno()), (self._root / LOCK).stat())
+            return os.path.samestat(os.fstat(self._file.fileno()), (self.root / LOCK).stat())
         return False
 
 
@@ -91,7 +96,7 @@ def only_one_process(root: Path, is_named: bool = True, lost: Callable[[], None]
     Args:
       root: The directory; it is made if it is missing.
       is_named: Whether to write this process's name into the lock's file, which needs room on the disk.
-      lost: Called in another thread if a process that could not see this one has taken the directory.
+      lost: Called in another thread if a process that did not see this one has taken the directory. Nothing is written then.
 
     Raises:
       UsageError: Another process holds the directory (the message names it), or it may not be written.
@@ -101,15 +106,20 @@ def only_one_process(root: Path, is_named: bool = True, lost: Callable[[], None]
         with staying(root):
             yield Held(root, None)
         return
-    with _locked(root) as file, staying(root):
+    with _locked(root) as file, staying(root) as place:
         if not is_named:
             yield Held(root, file)
             return
-        name, ended = _write_name(root, file), threading.Event()
-        renewing = threading.Thread(target=_renew, args=(root, file, name, ended, lost), daemon=True, name="lock")
+        name, held, ended = _write_name(root, file), Held(root, file), threading.Event()
+
+        def end() -> None:
+            place.is_lost = True
+            lost()
+
+        renewing = threading.Thread(target=_renew, args=(held, name, ended, end), daemon=True, name="lock")
         renewing.start()
         try:
-            yield Held(root, file)
+            yield held
         finally:
             ended.set()
             renewing.join()
@@ -131,15 +141,16 @@ def _write_name(root: Path, file: BinaryIO) -> str:
     return name
 
 
-def _renew(root: Path, file: BinaryIO, name: str, ended: threading.Event, lost: Callable[[], None]) -> None:
-    """Change the lock's modification time until the process ends, or another one's name is in it."""
+def _renew(held: Held, name: str, ended: threading.Event, lost: Callable[[], None]) -> None:
+    """Renew the lease until the process ends, or another one's name is in the lock."""
     while not ended.wait(LEASE_SECONDS / 6):
-        if (holder := _name_in(file)) not in (name, ""):
-            log.error("%s: %s has taken this study, since it did not hear of this process.", root, holder)
-            lost()
-            return
-        with suppress(OSError):
-            os.utime(file.fileno())
+        with suppress(OSError, UsageError):  # the disk may be away for a while
+            look = _look(held.root) if held.is_in_place() else None  # opens the file, so that no old copy of it is read
+            if look and look.name != name:
+                log.error("%s: %s has taken this study, since it did not hear of this process.", held.root, look.name)
+                lost()
+                return
+            held.renew()
 
 
 def _locked(root: Path) -> BinaryIO:

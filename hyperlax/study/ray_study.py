@@ -29,8 +29,6 @@ from hyperlax.study.leading import device_of
 from hyperlax.study.study_run import MakeBackend, local_backend
 from hyperlax.tasks import Command, Function, Task
 
-log = logging.getLogger(__name__)
-
 _MAIN = f"{__name__}:train"
 _SHARE_OF_GPU = 0.9
 """Share of a GPU's memory that agents reserve together."""
@@ -59,7 +57,7 @@ def run_on_ray(
     sent = send(recipe)
     resources = _resources(options.agent_resources, recipe)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the agents
-    log.info("%s", connect(options.ray_address))
+    is_own = connect(options.ray_address)
     desk, most = make_desk(directory), None if options.agents == "none" else options.agents
     at_once = (most or max(1, room_for(resources))) * (options.slots or _slots(resources, recipe))
     about = {
@@ -68,7 +66,7 @@ def run_on_ray(
         "seconds": options.checkpoint_seconds,
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
-    agents = RayAgents(desk, _MAIN, about, resources, most)
+    agents = RayAgents(desk, _MAIN, about, resources, most, is_own)
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         agents.about["mlflow"] = tracked(config).mlflow
@@ -131,7 +129,10 @@ def _settle(desk: RayDesk, about: Mapping[str, Any]) -> None:
     there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     if 1 <= (count := int(reserved.get("CPU", 0))) < len(there):
         os.sched_setaffinity(0, desk.call("take_cores", context.get_node_id(), about["name"], there, count))
-    if 0 < (share := reserved.get("GPU", 0)) < 1:
+    share = reserved.get("GPU", 0)
+    if not share:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif share < 1:
         os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{_SHARE_OF_GPU * share:.3f}")
     os.environ.pop("OMP_NUM_THREADS", None)  # Ray's; tasks get their own, as without Ray
     if about["threads"] is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -37,7 +38,7 @@ class TrialRecord:
     exec_batch: number of the super-batch, None before it is known.
     feasible: whether it satisfies the study's constraints, as far as that is known; one that does not never wins.
     base: the recipe's own value of every field by dotted name; empty where that is not known.
-    lines: its line in a table with these columns, once it was written: a study writes the trials again after every super-batch.
+    texts: how it was written, by kind: a study writes every trial again after each super-batch.
     """
 
     number: int
@@ -50,7 +51,7 @@ class TrialRecord:
     exec_batch: int | None
     feasible: bool = True
     base: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    lines: dict[tuple[str, ...], str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    texts: dict[Any, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -175,8 +176,26 @@ class StudyRecord:
 
     def is_the_recipes_own(self, trial: TrialRecord) -> bool:
         """Return whether a trial is the recipe's default configuration. False if that is not known."""
-        own = {name: list(value) if isinstance(value, tuple) else value for name, value in self.base.items()}
-        return bool(own) and all(own.get(name) == trial.params.get(name) for name in self.space)
+        return bool(self._own) and all(self._own.get(name) == trial.params.get(name) for name in self.space)
+
+    @cached_property
+    def _own(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self.base.items()}
+
+    @cached_property
+    def _complete(self) -> list[TrialRecord]:
+        return sorted((trial for trial in self.trials if trial.state == "COMPLETE"), key=lambda trial: trial.number)
+
+    @cached_property
+    def _ranked(self) -> list[TrialRecord]:
+        trials = feasible_trials(self)
+        leading = scores(self, trials)[:, 0]
+        return [trials[index] for index in np.argsort(-leading, kind="stable")]
+
+    @cached_property
+    def _front(self) -> list[TrialRecord]:
+        trials = feasible_trials(self)
+        return list(itertools.compress(trials, non_dominated(scores(self, trials))))
 
     def trial(self, number: int) -> TrialRecord:
         """Return the trial of that number. Raises OptionError if it does not exist."""
@@ -195,7 +214,7 @@ def titled(recipe: str, environment: str) -> str:
 
 def complete_trials(record: StudyRecord) -> list[TrialRecord]:
     """Return the COMPLETE trials by number. Failed and pruned ones never win and are never plotted."""
-    return sorted((trial for trial in record.trials if trial.state == "COMPLETE"), key=lambda trial: trial.number)
+    return record._complete.copy()
 
 
 def without_importances(record: StudyRecord) -> str:
@@ -213,9 +232,7 @@ def feasible_trials(record: StudyRecord) -> list[TrialRecord]:
 
 def ranked(record: StudyRecord) -> list[TrialRecord]:
     """Return the trials that can win, best first by the first objective; the lower number first where they tie."""
-    trials = feasible_trials(record)
-    leading = scores(record, trials)[:, 0]
-    return [trials[index] for index in np.argsort(-leading, kind="stable")]
+    return record._ranked.copy()
 
 
 def winners(record: StudyRecord) -> list[TrialRecord]:
@@ -250,8 +267,7 @@ def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
 
 def pareto_front(record: StudyRecord) -> list[TrialRecord]:
     """Return the trials that can win and that no other one dominates, by number."""
-    trials = feasible_trials(record)
-    return list(itertools.compress(trials, non_dominated(scores(record, trials))))
+    return record._front.copy()
 
 
 def scores(record: StudyRecord, trials: list[TrialRecord]) -> np.ndarray:

@@ -7,6 +7,7 @@ database, so a resume is a replay, and so is a repair, into a new database.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -247,9 +248,12 @@ class StudyState:
             trials[number] = self._before_changes(trials[number], start)
         known = [self._by_segment(trial) if trial.state == TrialState.PRUNED else trial for trial in trials]
         ended = self._ended(start) if self.overlaps else None
-        if ended is None:
-            return [trial if trial.state.is_finished() else _as_failed(trial) for trial in known]
-        return [trial if trial.number in ended else _as_running(trial) for trial in known]
+        if ended is not None:
+            return [trial if number in ended else _as_running(trial) for number, trial in enumerate(known)]
+        if self._sampler.learns:
+            for number in itertools.takewhile(lambda number: number < start, self.unfinished()):
+                known[number] = _as_failed(known[number])
+        return known
 
     def _by_segment(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a PRUNED trial with its values by segment, every time the same object: samplers are told what is new.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -115,9 +116,9 @@ def snapshot(
         trials = finished_intervals(trials, options.population_size)
         lineage = lineage_of(trials, options, root)
     known = {} if known is None else known
-    for trial in trials:
-        if trial.number not in known or known[trial.number][0] is not trial:
-            known[trial.number] = trial, _record(trial, space, options.objectives, metrics, root, base)
+    for number, trial in enumerate(trials):
+        if number not in known or known[number][0] is not trial:
+            known[number] = trial, _record(trial, space, options.objectives, metrics, root, base)
     return StudyRecord(
         directory=root,
         study_name=options.study_name,
@@ -130,7 +131,7 @@ def snapshot(
         device=stored.device,
         space=stored.space,
         scale=stored.scale,
-        trials=[known[trial.number][1] for trial in trials],
+        trials=[known[number][1] for number in range(len(trials))],
         importances=Importances(trials, options.objectives),
         lineage=lineage,
         base=base,
@@ -158,11 +159,17 @@ def _record(
         params=space.decode(frozen.params),
         values=dict(zip(objectives, frozen.values, strict=True)) if state == "COMPLETE" else {},
         metrics={name: attributes[name] for name in metrics if name in attributes},
-        batch_directory=root / attributes["batch"] if "batch" in attributes else None,
+        batch_directory=_directory(root, attributes["batch"]) if "batch" in attributes else None,
         exec_batch=attributes.get("exec_batch"),
         feasible=all(value <= 0 for value in frozen.constraints.values()),  # as far as any is known of it
         base=base,
     )
+
+
+@lru_cache(1 << 16)
+def _directory(root: Path, batch: str) -> Path:
+    """Return the directory of a batch, the same object for all of its trials: to make and to compare paths takes time."""
+    return root / batch
 
 
 def _foreign_record(frozen: FrozenTrial, space: SearchSpace) -> TrialRecord:

@@ -114,14 +114,6 @@ def differences(directory: Path, whole: Path) -> Differences:
     )
 
 
-def check(directory: Path, whole: Path) -> int:
-    """Compare a study that was killed with one that was not; how many trials both have. AssertionError where they differ."""
-    check_files(directory)
-    found = differences(directory, whole)
-    assert found == Differences(found.trials, 0, 0, 0)
-    return found.trials
-
-
 def check_files(directory: Path) -> None:
     """AssertionError if a study has something half-written or left over."""
     left = [str(path) for path in directory.rglob("*") if TEMPORARY.fullmatch(path.name)]

@@ -21,9 +21,8 @@ from tests.desk import rows
 from tests.faults import study
 from tests.faults.agents import kill_leaders_and_agents
 from tests.faults.harness import TOY, Differences, check_files, differences, kill_often
-from tests.faults.study import ARGUMENTS, PRUNED, killed_after
+from tests.faults.study import PRUNED, killed_after
 from tests.mlflow_store import Seen
-from tests.study_cases import Case
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,8 @@ def in_mlflow(root: Path) -> Any:
 
 
 RACING: dict[str, Any] = {**PRUNED, "seed_schedule": "racing", "num_seeds": 3}
-AGENTS = "agents"
 MODES: dict[str, Mode] = {
-    "search": Mode(study.search, 30),
+    "search": Mode(study.search, 20),
     "hyperband": Mode(partial(study.search, **PRUNED), 30),
     "hyperband, racing seeds": Mode(partial(study.search, **RACING), 30),
     "`--confirm-top`": Mode(partial(study.search, n_trials=8, confirm_top=3, confirm_seeds=4), 30, more=confirmed),
@@ -71,14 +69,19 @@ MODES: dict[str, Mode] = {
     "function": Mode(partial(study.processes, task=study.FUNCTION), 5, Path("studies/made")),
     "command": Mode(partial(study.processes, task=study.COMMAND), 5, Path("studies/made")),
 }
-"""The kinds of studies, but for `AGENTS`, which get the rest of the kills."""
+AGENTS: dict[str, dict[str, Any]] = {
+    "agents": {},
+    "agents, hyperband": PRUNED,
+    "agents, racing seeds": {"seed_schedule": "racing", "num_seeds": 3},
+}
+"""Kinds of studies whose leaders and agents are killed -> changes to their arguments. They get 10 kills of 200 each."""
 
 
 def kill_mode(name: str, scratch: Path, kills: int, seed: int) -> list[Differences]:
     """Kill studies of a kind so many times; how each differs from an undisturbed one."""
     scratch.mkdir()
-    if name == AGENTS:
-        return _kill_agents(scratch, kills, seed)
+    if name in AGENTS:
+        return _kill_agents(scratch, kills, seed, AGENTS[name])
     mode = MODES[name]
     found = kill_often(partial(killed_after, mode.start), mode.below, scratch, kills, seed)
     whole = mode.more(scratch / "whole")
@@ -86,14 +89,15 @@ def kill_mode(name: str, scratch: Path, kills: int, seed: int) -> list[Differenc
     return [one if is_same else one._replace(unequal=one.trials) for one, is_same in zip(found, same, strict=True)]
 
 
-def _kill_agents(scratch: Path, kills: int, seed: int) -> list[Differences]:
-    whole, died, found = Case(scratch / "whole", **ARGUMENTS), 0, list[Differences]()
-    assert whole.start() == 0
+def _kill_agents(scratch: Path, kills: int, seed: int, changes: dict[str, Any]) -> list[Differences]:
+    died, found = 0, list[Differences]()
+    status, errors = killed_after(partial(study.search, **changes), scratch / "whole", 600)
+    assert status == 0, errors
     while died < kills:
         root = scratch / f"killed_{len(found)}"
-        died += kill_leaders_and_agents(root, kills - died, seed=seed + len(found))
+        died += kill_leaders_and_agents(root, kills - died, seed=seed + len(found), **changes)
         check_files(root / TOY)
-        found.append(differences(root / TOY, whole.directory))
+        found.append(differences(root / TOY, scratch / "whole" / TOY))
     return found
 
 
@@ -102,9 +106,9 @@ def main(words: Sequence[str] | None = None) -> bool:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--modes", nargs="+", choices=[*MODES, AGENTS], default=[*MODES, AGENTS])
+    parser.add_argument("--modes", nargs="+", choices=[*MODES, *AGENTS], default=[*MODES, *AGENTS])
     given = parser.parse_args(words)
-    shares = {name: MODES[name].kills if name in MODES else 20 for name in given.modes}
+    shares = {name: MODES[name].kills if name in MODES else 10 for name in given.modes}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     began, total = time.monotonic(), [0] * 6
     print(

@@ -8,43 +8,25 @@ from pathlib import Path
 import pytest
 
 from tests.desk import study_of, told
-from tests.faults.agents import kill_leaders_and_agents
-from tests.faults.harness import TOY, Differences, check, commands, kill_often
-from tests.faults.kills import MODES, kill_mode
-from tests.faults.study import ARGUMENTS, PRUNED
-from tests.study_cases import Case
+from tests.faults.harness import TOY, Differences, commands, kill_often
+from tests.faults.kills import AGENTS, MODES, kill_mode
 
 HYPERBAND = (
     "--pruner hyperband --pruner-min-segments 1 --pruner-reduction-factor 2 --num-evaluations 6 --total-timesteps 1536"
 )
 
 
-FEW = {"search": 4, "hyperband, racing seeds": 3, "`--confirm-top`": 3}
-"""Kills of each kind of study by default, of those without processes of their own."""
+FEW = {"search": 3, "hyperband, racing seeds": 3, "`--confirm-top`": 3, "agents": 3, "agents, hyperband": 3}
+"""Kills of some kinds of studies by default."""
 
 
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize(
-    ("mode", "kills"), [*FEW.items(), *(pytest.param(name, 6, marks=pytest.mark.slow) for name in MODES)]
+    ("mode", "kills"), [*FEW.items(), *(pytest.param(name, 20, marks=pytest.mark.slow) for name in [*MODES, *AGENTS])]
 )
 def test_studies_of_every_kind_survive_kills(mode: str, kills: int, tmp_path: Path) -> None:
     found = kill_mode(mode, tmp_path / "studies", kills, seed=0)
     assert [one[1:] for one in found] == [(0, 0, 0)] * len(found)
-
-
-@pytest.mark.timeout(500)
-@pytest.mark.parametrize("mode", ["closed", "hyperband", "racing"])
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
-def test_studies_survive_kills_of_leaders_and_agents(kills: int, mode: str, tmp_path: Path) -> None:
-    changes = {"closed": {}, "hyperband": PRUNED, "racing": {"seed_schedule": "racing", "num_seeds": 3}}[mode]
-    whole = Case(tmp_path / "whole", **ARGUMENTS, **changes)
-    assert whole.start() == 0
-    died = studies = 0
-    while died < kills:
-        root = tmp_path / f"killed_{studies}"
-        died += kill_leaders_and_agents(root, kills - died, seed=studies, **changes)
-        assert check(root / TOY, whole.directory) == 16
-        studies += 1
 
 
 @pytest.mark.slow

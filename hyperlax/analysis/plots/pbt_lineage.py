@@ -31,7 +31,7 @@ def _figure(study: StudyData) -> Figure:
     colorbar = {"colorbar": {"title": {"text": with_unit(objective, record.scale)}}, "size": 12}
     texts = [
         f"member {trial.number % lineage.members}, interval {trial.number // lineage.members + 1}<br>{text}"
-        for trial, text in zip(trials, hover_texts(record, trials), strict=True)
+        for trial, text in zip(trials, _texts(study, trials, path), strict=True)
     ]
     _points(figure, lineage, trials, "a member at the end of an interval", {**color, **colorbar}, texts)
     failed = [trial for trial in record.trials if trial.state == "FAIL"]
@@ -41,6 +41,14 @@ def _figure(study: StudyData) -> Figure:
     figure.update_y(title={"text": "member"}, autorange="reversed")
     figure.layout |= {"hovermode": "closest", "legend": LEGEND_ON_TOP, "height": 220 + 24 * lineage.members}
     return figure
+
+
+def _texts(study: StudyData, trials: list[TrialRecord], path: list[int]) -> list[str]:
+    """Return the hover text of each trial. Of too many, only those that other plots draw, or on the path, have it in full."""
+    numbers = {*path, *(trial.number for trial in study.drawn)}
+    full = [trial for trial in trials if trial.number in numbers]
+    texts = dict(zip((trial.number for trial in full), hover_texts(study.record, full), strict=True))
+    return [texts.get(trial.number) or f"<b>trial {trial.number}</b>: see trials.csv" for trial in trials]
 
 
 def _points(

@@ -99,6 +99,11 @@ def expanded(path: str) -> str:
     return home + "".join(rest)
 
 
+def state_directory() -> Path:
+    """Return the directory of what this user's runs keep for later ones. Raises RuntimeError if the home directory is not known."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hyperlax"
+
+
 @contextmanager
 def printed_if_stdout(path: Path) -> Iterator[Path]:
     """Yield a path for the block to write; for `STDOUT` a temporary one, whose content is then printed."""

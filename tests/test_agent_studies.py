@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from hyperlax.agent import Policy
-from hyperlax.analysis.pages import report_page
+from hyperlax.analysis.pages import report_page, write_pages
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.backends import work
 from hyperlax.backends.agent_process import AgentProcess
@@ -444,7 +444,7 @@ def test_the_end_of_a_batch_reads_back_as_it_was(tmp_path: Path) -> None:
 def test_the_report_and_show_say_who_trains_what_where(
     tmp_path: Path, alone: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    case, seen = Case(tmp_path), list[tuple[str, str]]()
+    case, seen = Case(tmp_path, write_pages=write_pages), list[tuple[str, str]]()
 
     def look(agents: list[AgentProcess], slow: Slow) -> None:
         assert slow.asleep.wait(20)
@@ -462,6 +462,8 @@ def test_the_report_and_show_say_who_trains_what_where(
         rf"{name} on \S+, a device of a test, since \S+: trials 0, 1, 2 \(evaluation 0 of \d+\); last heard of \d+ s ago\."
     )
     assert line.search(shown) and line.search(page)
+    report = (case.directory / "report.html").read_text()
+    assert "<h2>Agents</h2>" in report and "last heard of" not in report
     record = load_study(case.directory, "report").record
     (own,) = StudyData(record).agents
     assert own[:5] == (name, socket.gethostname(), "a device of a test", len(case.batches()), 12)

@@ -127,10 +127,10 @@ def test_a_study_whose_space_is_used_up_is_finished(tmp_path, more):
     case = Case(tmp_path, FINITE, n_trials=100, **more)
     assert case.start(timeout=1e-9) == 0
     opened = load_study(case.directory, "list")
-    assert (opened.state, opened.finished, opened.total) == ("stopped", 0, 15)
+    assert (opened.state, opened.record.finished, opened.record.total) == ("stopped", 0, 15)
     assert case.resume() == 0
     opened = load_study(case.directory, "list")
-    assert (opened.state, opened.finished, opened.total) == ("finished", 15, 15)
+    assert (opened.state, opened.record.finished, opened.record.total) == ("finished", 15, 15)
 
 
 def test_a_sweep_may_repeat_a_configuration_of_a_finite_space(tmp_path):
@@ -140,7 +140,7 @@ def test_a_sweep_may_repeat_a_configuration_of_a_finite_space(tmp_path):
     stored["arguments"] |= {"sampling_method": "random", "num_levels": 5, "n_trials": 20}
     (case.directory / "study.json").write_text(json.dumps(stored))
     opened = load_study(case.directory, "list")
-    assert (opened.state, opened.total) == ("stopped", 20)
+    assert (opened.state, opened.record.total) == ("stopped", 20)
 
 
 def test_a_study_that_a_process_holds_is_running_and_can_be_looked_at(case):

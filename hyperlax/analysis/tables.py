@@ -88,9 +88,9 @@ def write_trials(record: StudyRecord, path: Path) -> None:
     """
     header, params = tuple(_header(record)), searched_names(record)
     for trial in record.rows:
-        if header not in trial.texts:
-            trial.texts[header] = csv_text([list(map(quoted, _row(record, trial, params)))])
-    write_text(path, csv_text([list(map(quoted, header))]) + "".join(trial.texts[header] for trial in record.rows))
+        if header not in trial.csv_rows:
+            trial.csv_rows[header] = csv_text([list(map(quoted, _row(record, trial, params)))])
+    write_text(path, csv_text([list(map(quoted, header))]) + "".join(trial.csv_rows[header] for trial in record.rows))
 
 
 def trial_rows(record: StudyRecord) -> tuple[list[str], list[list[Any]]]:

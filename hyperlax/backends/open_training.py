@@ -41,12 +41,12 @@ class OpenTraining(Training):
 
     @property
     def is_busy(self) -> bool:
-        """Whether `advance` has something to wait for, be it lanes whose trials are leaving."""
+        """True if `advance` has something to wait for, be it lanes whose trials are leaving."""
         return self.backend.occupied > 0
 
     @property
     def has_room(self) -> bool:
-        """Whether another trial may be claimed."""
+        """True if another trial may be claimed."""
         return self.backend.occupied + len(self._claimed) < self.backend.lanes * self.backend.slots
 
     def wants(self, item: Item, ticket: Ticket) -> bool:

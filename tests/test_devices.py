@@ -135,6 +135,9 @@ def test_a_gpu_that_is_not_chosen_is_not_opened(monkeypatch: pytest.MonkeyPatch)
             OptionError, match=r"1: there is no device 1. JAX has 2 devices here: 0 \(a GPU\), 2 \(a GPU\)"
         ):
             device.local_devices([1])
+        made_up(monkeypatch, "gpu", 3)
+        with pytest.raises(ValueError, match="shorter"):  # JAX has more than were asked for
+            device.local_devices()
     finally:
         jax.config.update("jax_cuda_visible_devices", "all")
 

@@ -136,7 +136,7 @@ def test_a_gpu_that_is_not_chosen_is_not_opened(monkeypatch: pytest.MonkeyPatch)
         ):
             device.local_devices([1])
         made_up(monkeypatch, "gpu", 3)
-        with pytest.raises(ValueError, match="shorter"):  # JAX has more than were asked for
+        with pytest.raises(ValueError, match="longer"):  # JAX has more than were asked for
             device.local_devices()
     finally:
         jax.config.update("jax_cuda_visible_devices", "all")

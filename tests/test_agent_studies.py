@@ -107,6 +107,20 @@ def test_only_one_agent_gets_a_batch(tmp_path: Path) -> None:
     assert {item.kind for item in work.items()} == {"claim"}
 
 
+def test_a_study_whose_files_for_agents_were_removed_continues(tmp_path: Path, alone: Case) -> None:
+    case = Case(tmp_path)
+
+    def remove() -> None:
+        eventually(lambda: list((case.directory / "work").glob("engine-*.json")))
+        Work(case.directory).clear()  # as a leader does that has ended
+        with at_work(case, FakeBackend()):
+            eventually(lambda: has_ended(case))
+
+    with meanwhile(remove):
+        assert case.start(leading(case, lease=0.5)) == 0
+    assert case.told() == alone.told()
+
+
 def test_a_batch_whose_lease_ran_out_is_trained_by_another_agent(
     tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture
 ) -> None:

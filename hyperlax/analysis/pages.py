@@ -16,7 +16,7 @@ from hyperlax.analysis.report import report
 from hyperlax.analysis.study_data import StudyData, stamp
 from hyperlax.analysis.tables import best_file, write_best, write_confirmation, write_sensitivity, write_trials
 from hyperlax.engine.machine import installed
-from hyperlax.files import read_bytes, write_text
+from hyperlax.files import read_bytes, remove, write_text
 from hyperlax.seals import seal
 from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.directory import (
@@ -75,7 +75,7 @@ def write_study_pages(record: StudyRecord, super_batch: Path | None = None, is_l
     write_confirmation(record.confirmation, record.scale, root / CONFIRMED)
     write_sensitivity(study.sensitivity, root / SENSITIVITY_CSV)
     for name in {plot.name for plot in PLOTS} - {drawing.name for drawing in drawings}:
-        (plots / f"{name}.html").unlink(missing_ok=True)
+        remove(plots / f"{name}.html")
     _write_plots(record, drawings, plots)
     page = report(study, drawings)
     write_text(root / REPORT, page + _mark(record, page.encode()), is_durable=False)

@@ -45,6 +45,7 @@ class PlannedStudy:
 
     directory: its directory, existing or not. file: its YAML, empty without one. refusal: returns an error about an option with
     its line in the file. existing: a sentence about the study of a file that exists, else empty. note: one about names in the file.
+    takes_over: whether this process has trained for a leader that has ended.
     """
 
     options: SearchOptions | PbtOptions
@@ -55,6 +56,7 @@ class PlannedStudy:
     refusal: Callable[[OptionFailure], HyperlaxError] | None = None
     existing: str = ""
     note: str = ""
+    takes_over: bool = False
 
     def run(self) -> int:
         """Run the study to its end, or print its plan. Returns the exit status."""
@@ -272,4 +274,5 @@ def _run_where_it_trains(
         return run(make_backend=lambda config, checkpoints: local_backend(tracked(config), checkpoints))
     from hyperlax.study.leading import run_with_agents
 
-    return run_with_agents(study.directory, study.options.agents, tracked, lambda make: run(make_backend=make))
+    begun = "The leader has ended. This process leads now." if study.takes_over else ""
+    return run_with_agents(study.directory, study.options.agents, tracked, lambda make: run(make_backend=make), begun)

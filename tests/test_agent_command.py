@@ -70,6 +70,8 @@ def test_functions_train_in_agents_as_in_one_process(
     [
         ("agent nowhere", "agent nowhere: is not a directory. Give the directory of a study"),
         ("agent empty", "agent empty: holds no study.json"),
+        ("agent above", "agent above: holds no study.json. Give the study below it: above/ppo_mlp/gymnax_cartpole"),
+        ("agent above/ppo_mlp", "Give the study below it: above/ppo_mlp/gymnax_cartpole"),
         ("agent empty --idle-timeout -1", "--idle-timeout needs"),
         (
             f"{FUNCTIONS} --in-flight 2",
@@ -83,6 +85,8 @@ def test_refusals(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (study := tmp_path / "above" / "ppo_mlp" / "gymnax_cartpole").mkdir(parents=True)
+    (study / "study.json").touch()
     assert cli.main(shlex.split(words)) == 2
     assert said in capsys.readouterr().err
 

@@ -28,7 +28,10 @@ from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
 from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.files import write_text
+from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.io_errors import ending_on_io_error, run_again
+from hyperlax.study.leading import join
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.view import load_study
 from hyperlax.trial import SegmentResult
@@ -362,11 +365,47 @@ def test_an_agent_says_that_nobody_leads_and_that_the_study_is_gone(
     place = place_of(case.directory, case.recipe, FakeBackend(), is_led=lambda: False)
     AgentProcess(place, threading.Event(), idle_timeout=0.2).run()
     assert caplog.text.count("Nobody leads the study") == 1 and "Nothing to train for 0.2 s." in caplog.text
-    AgentProcess(replace(place, is_led=lambda: True), threading.Event(), idle_timeout=0.2).run()
+    AgentProcess(
+        replace(place, is_led=lambda: True, trains_alone=lambda: True), threading.Event(), idle_timeout=0.2
+    ).run()
     assert "has no --agents and trains alone" in caplog.text
     case.directory.rmdir()
     with pytest.raises(HyperlaxError, match="the study was moved or removed"):
         AgentProcess(place, threading.Event()).run()
+
+
+def test_an_agent_says_for_whom_it_trains_and_at_the_end_only_that_the_study_has_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader takes its configuration back, writes its report, leaves the study, and says then that it has ended."""
+    monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.2)
+    caplog.set_level(logging.INFO, "hyperlax.backends")
+    case, led = Case(tmp_path), [True]
+    with at_work(case, FakeBackend(slots=2), is_led=lambda: led[0]):
+        lead(case)
+        time.sleep(1.0)
+        led[0] = False
+        time.sleep(0.25)
+        Work(case.directory).set_ended(True)
+        eventually(lambda: "has ended" in caplog.text)
+    said = [message for message in caplog.messages if "the study in" in message.lower()]
+    assert said == [
+        f"This agent trains for the study in {case.directory}, on 2 slots.",
+        f"The study in {case.directory} has ended.",
+    ]
+
+
+def test_the_command_of_an_agent_says_that_the_study_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path)
+    case.directory.mkdir(parents=True)
+
+    def move(agent: AgentProcess) -> None:
+        case.directory.rename(tmp_path / "moved")
+        write_text(case.directory / "work" / "n00000020.a.news", "")
+
+    monkeypatch.setattr(AgentProcess, "run", move)
+    with pytest.raises(HyperlaxError, match=f"^{case.directory}: the study was moved or removed.$"):
+        join(StudyDirectory(case.directory), case.recipe, 1, 0, FakeBackend().bind, any_device=True, idle_timeout=None)
 
 
 @pytest.mark.parametrize("is_training", [True, False])

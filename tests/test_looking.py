@@ -20,7 +20,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from hyperlax.analysis.tables import EXTENSIONS, default_path
-from hyperlax.analysis.terminal import PLAIN, sparkline
+from hyperlax.analysis.terminal import PLAIN, sparkline, study_text
 from hyperlax.cli import main
 from hyperlax.errors import format_number
 from hyperlax.files import read_csv
@@ -172,6 +172,17 @@ def test_the_best_are_shown_with_their_curves_on_one_scale(case, capsys):
     assert shown[1].startswith("finished, 12/12 trials (1 failed); maximize peak_performance")
     points = len(read_csv(case.batch_of(best[0].number) / "curves.csv")) // 8
     assert all(len(line.split()[-1]) >= points for line in shown[-3:])
+
+
+def test_a_value_is_not_shown_as_a_curve(case, tmp_path, capsys):
+    record = load_study(case.copy(tmp_path / "copy").directory, "show").record
+    assert "learning curve" in study_text(record, "finished", 12, 3)
+    for path in record.directory.rglob("curves.csv"):
+        header, *rows = path.read_text().splitlines()
+        kept = [row for row in rows if row.split(",")[2] == rows[0].split(",")[2]]
+        path.write_text("\n".join([header, *kept, ""]))
+    shown = study_text(load_study(record.directory, "show").record, "finished", 12, 3)
+    assert "learning curve" not in shown and len(shown.splitlines()[-1].split()) == 2
 
 
 def test_one_trial_is_shown_whole(case, capsys):

@@ -149,6 +149,7 @@ class OpenTraining(Training):
             if result.is_done or result.fault_step is not None:
                 self.backend.leave(result.number)
                 batch.is_in_lane = False
+                log.info("Trained %s." if result.is_done else "Stopped %s, which failed.", numbered(batch.numbers))
         if told:
             news = self._tell_results(told)
         for some in evicted:
@@ -181,6 +182,7 @@ class OpenTraining(Training):
         self._refused.clear()
         if batch.is_in_lane:
             self.backend.leave(batch.numbers[0])
+            log.info("Stopped %s.", numbered(batch.numbers))
 
     def _save(self) -> None:
         self.backend.stop()

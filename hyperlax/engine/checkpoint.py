@@ -217,14 +217,15 @@ def _remove(path: Path) -> None:
 
 
 def _write(path: Path, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace a file atomically. Log an error of the disk instead of raising it."""
+    """Replace a file atomically. Log an error of the disk instead of raising it; that the study is gone is said elsewhere."""
     described = json.dumps({**asdict(metadata), _ARRAYS: list(arrays)})
     named: dict[str, Any] = {_METADATA: np.frombuffer(described.encode(), np.uint8), **arrays}
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **named)
     except OSError as error:
-        log.warning("%s cannot be written (%s): training continues.", path, error.strerror)
+        level = logging.DEBUG if isinstance(error, FileNotFoundError) else logging.WARNING
+        log.log(level, "%s cannot be written (%s): training continues.", path, error.strerror)
 
 
 def _load(path: Path) -> tuple[Metadata, dict[str, np.ndarray]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 import shlex
@@ -10,7 +11,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +32,8 @@ from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import read_csv
 from hyperlax.recipe import from_source, load
+from hyperlax.study.study_run import MakeBackend
+from hyperlax.trial import Trial
 from tests.agents_at_work import DEVICE, at_work
 from tests.desk import ROOT, hyperlax, python, study_of, write_small_recipes
 from tests.fake_backend import FakeBackend
@@ -65,6 +69,9 @@ DIES_ONCE = """if step == 2 and params["x"] == 0.5 and seed == 3 and not once.ex
             once.touch()
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)"""
+PRUNED: dict[str, Any] = {"pruner": "median", "pruner_min_segments": 1}
+RACING: dict[str, Any] = {"seed_schedule": "racing", "num_seeds": 3, "pruner_reduction_factor": 2}
+BATCH, SAVED = "b00003-0123456789ab", (Metadata((3,), {"jax": "1"}, 2, {}), {"weights": np.arange(5.0)})
 LEAVES_A_FILE = """(report.directory / f"was_here_{os.getppid()}").touch()
         time.sleep(0.4)"""
 
@@ -264,17 +271,22 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> _Actor:
     return _Actor()
 
 
-@pytest.mark.parametrize("given", [{}, {"pruner": "median", "pruner_min_segments": 1}], ids=["closed", "pruned"])
-def test_a_desk_in_memory_does_what_a_directory_does(actor: _Actor, tmp_path: Path, given: dict[str, Any]) -> None:
-    case = Case(tmp_path / "memory", **given)
+def leading(actor: _Actor, case: Case) -> MakeBackend:
+    """What makes the backend of a study's leader."""
 
     def make(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         desk, planner = LeaderDesk(actor, case.directory), FakeBackend().bind(config, checkpoints)
         return make_agents(desk, planner, config, DEVICE, LocalAgents(case.directory), checkpoints)
 
+    return make
+
+
+@pytest.mark.parametrize("given", [{}, PRUNED], ids=["closed", "pruned"])
+def test_a_desk_in_memory_does_what_a_directory_does(actor: _Actor, tmp_path: Path, given: dict[str, Any]) -> None:
+    case = Case(tmp_path / "memory", **given)
     desks = [AgentDesk(actor, "a study", tmp_path / f"agent_{index}", 0.0) for index in range(2)]
     with at_work(case, FakeBackend(), desk=desks[0]), at_work(case, FakeBackend(), desk=desks[1]):
-        assert case.start(make) == 0
+        assert case.start(leading(actor, case)) == 0
     alone = Case(tmp_path / "alone", **given)
     assert alone.start(FakeBackend()) == 0
     assert case.told() == alone.told()
@@ -283,12 +295,9 @@ def test_a_desk_in_memory_does_what_a_directory_does(actor: _Actor, tmp_path: Pa
 
 
 def test_what_an_agent_saves_comes_to_the_leader_and_to_the_next_agent(actor: _Actor, tmp_path: Path) -> None:
-    (study := tmp_path / "study").mkdir()
-    leader = LeaderDesk(actor, study)
-    first, second = (AgentDesk(actor, "a study", tmp_path / name, 0.0) for name in ("first", "second"))
+    study, (leader, (first, second)), (metadata, arrays) = tmp_path / "study", _desks(actor, tmp_path), SAVED
     leader.put_engine("e", json.dumps({"config": {"is_confirmation": False}}))
-    leader.offer("b00003-0123456789ab", ticket_of({3: {}}, "e", 0))
-    metadata, arrays = Metadata((3,), {"jax": "1"}, 2, {}), {"weights": np.arange(5.0)}
+    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
     (item,) = first.items()
     claim = _taken(first, item, "one")
     assert second.claim(item, "two") is None
@@ -312,6 +321,97 @@ def test_what_an_agent_saves_comes_to_the_leader_and_to_the_next_agent(actor: _A
     assert leader.items() == [] and actor.call.remote("names", "") == []
 
 
+class _LeavesFiles(FakeBackend):
+    """A fake whose trials leave a file of their own."""
+
+    def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = 0) -> list[int]:
+        entered = super().enter(trials, repetition, group)
+        assert self.checkpoints
+        for number in entered:
+            (self.checkpoints.own_directory(number) / f"model_{repetition}").touch()
+        return entered
+
+
+@pytest.mark.parametrize("given", [PRUNED, {**RACING, "n_trials": 4}], ids=["pruned", "racing"])
+def test_files_of_own_code_come_to_the_leader_when_a_trial_ends(
+    actor: _Actor, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    case, desk = Case(tmp_path / "memory", **given), AgentDesk(actor, "a study", tmp_path / "agent", 60.0)
+    with at_work(case, _LeavesFiles(fail={1: "it was told to"}), desk=desk, checkpoints=desk.checkpoints):
+        assert case.start(leading(actor, case)) == 0
+    states = case.states()
+    assert states.count("FAIL") == 1 and "COMPLETE" in states
+    for number, state in enumerate(states):
+        models = {path.name for path in (case.directory / "trials" / f"trial_{number:05d}").glob("*")}
+        if state == "COMPLETE":
+            assert models == {f"model_{repetition}" for repetition in range(given.get("num_seeds", 1))}
+            assert not (tmp_path / "agent" / "trials" / f"trial_{number:05d}").exists()
+        elif state == "FAIL":
+            assert models
+
+
+def test_what_an_agent_has_saved_is_there_for_the_next_one_when_it_dies(actor: _Actor, tmp_path: Path) -> None:
+    leader, (one, two) = _desks(actor, tmp_path)
+    CheckpointManager(tmp_path / "study" / "checkpoints", 0.0).owned_by("before").save_pools([SAVED])
+    leader.put_engine("e", json.dumps({"config": {"is_confirmation": False}}))
+    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
+    claim = _taken(one, one.items()[0], "one")
+    one.checkpoints(False).save_batch(*SAVED)
+    leader.cards()
+    (one.checkpoints(False).own_directory(3) / "weights").write_bytes(b"12")
+    one.renew(claim)
+    time.sleep(0.01)
+    one.renew(claim)
+    leader.forget(BATCH)
+    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
+    _taken(two, two.items()[0], "two")
+    found = two.checkpoints(False).load_batch([3])
+    assert found is not None and found[0] == SAVED[0]
+    assert (two.checkpoints(False).own_directory(3) / "weights").read_bytes() == b"12"
+    (tmp_path / "study" / "checkpoints" / "pool_before_000.npz").unlink()
+    leader.cards()
+    assert not any("pool" in name for name in actor.call.remote("names", ""))
+
+
+def test_a_late_agent_does_not_replace_the_files_of_another(actor: _Actor, tmp_path: Path) -> None:
+    leader, (late, other) = _desks(actor, tmp_path)
+    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
+    claims = []
+    for desk, name in ((late, "late"), (other, "other")):
+        claims.append(_taken(desk, desk.items()[0], name))
+        (desk.checkpoints(False).own_directory(3) / "name").write_text(name)
+        leader.forget(BATCH) if desk is late else other.send_files(claims[1])
+        leader.offer(BATCH, ticket_of({3: {}}, "e", 0)) if desk is late else None
+    late.checkpoints(False).save_batch(*SAVED)
+    late.send_files(claims[0])
+    leader.cards()
+    assert (tmp_path / "study" / "trials" / "trial_00003" / "name").read_text() == "other"
+    assert not (tmp_path / "study" / "checkpoints").exists()
+
+
+def test_a_directory_that_comes_is_there_as_a_whole_or_as_before(actor: _Actor, tmp_path: Path) -> None:
+    leader, (one, _) = _desks(actor, tmp_path)
+    (before := tmp_path / "study" / "trials" / "trial_00003").mkdir(parents=True)
+    (before / "weights").write_bytes(b"12")
+    with io.BytesIO() as content:
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.writestr("weights", "3" * 1000)
+        damaged = content.getvalue().replace(b"333", b"444")
+    actor.call.remote("save", ("", "", ""), "trials/trial_00003.zip", damaged)
+    with pytest.raises(zipfile.BadZipFile):
+        leader.cards()
+    assert (before / "weights").read_bytes() == b"12"
+    leader.put_engine("e", json.dumps({"config": {"is_confirmation": False}}))
+    assert [path.name for path in before.parent.iterdir()] == ["trial_00003"]
+
+
+def _desks(actor: _Actor, directory: Path) -> tuple[LeaderDesk, list[AgentDesk]]:
+    """The desks of a leader and of two agents."""
+    (directory / "study").mkdir()
+    agents = [AgentDesk(actor, "a study", directory / name, 0.0) for name in ("first", "second")]
+    return LeaderDesk(actor, directory / "study"), agents
+
+
 def _taken(desk: AgentDesk, item: Item, agent: str) -> Item:
     """An item that an agent has read and claimed."""
     assert desk.read(item) is not None
@@ -322,7 +422,7 @@ def _taken(desk: AgentDesk, item: Item, agent: str) -> Item:
 
 def test_a_leader_takes_no_other_files(actor: _Actor, tmp_path: Path) -> None:
     leader = LeaderDesk(actor, tmp_path)
-    actor.call.remote("save", 3, "trials/../../trial_00003.zip", b"")
+    actor.call.remote("save", ("", "", ""), "trials/../../trial_00003.zip", b"")
     with pytest.raises(HyperlaxError, match="which no agent saves"):
         leader.cards()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import re
 import shlex
 import signal
 import socket
+import sys
 import threading
 import time
 import zipfile
@@ -25,13 +27,15 @@ from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.desk import Item, ticket_of
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.ray_desk import DeskInMemory, RayDesk
+from hyperlax.backends.ray_agents import RayAgents, connected
+from hyperlax.backends.ray_desk import AGENT, DeskInMemory, RayDesk
 from hyperlax.backends.ray_files import AgentDesk, LeaderDesk
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import read_csv
 from hyperlax.recipe import from_source, load
+from hyperlax.study.ray_study import _settle
 from hyperlax.study.study_run import MakeBackend
 from hyperlax.trial import Trial
 from tests.agents_at_work import DEVICE, at_work
@@ -69,6 +73,7 @@ DIES_ONCE = """if step == 2 and params["x"] == 0.5 and seed == 3 and not once.ex
             once.touch()
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)"""
+ENVIRONMENT = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
 PRUNED: dict[str, Any] = {"pruner": "median", "pruner_min_segments": 1}
 RACING: dict[str, Any] = {"seed_schedule": "racing", "num_seeds": 3, "pruner_reduction_factor": 2}
 BATCH, SAVED = "b00003-0123456789ab", (Metadata((3,), {"jax": "1"}, 2, {}), {"weights": np.arange(5.0)})
@@ -78,10 +83,10 @@ LEAVES_A_FILE = """(report.directory / f"was_here_{os.getppid()}").touch()
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster with two CPUs, whose workers are not as nice to others as Ray has them."""
+    """A cluster with two CPUs."""
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason='needs pip install "hyperlax[ray]"')
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("RAY_worker_niceness", "0"), ("RAY_USAGE_STATS_ENABLED", "0"), ("PYTHONPATH", str(ROOT))):
+        for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
         yield made
@@ -111,33 +116,30 @@ def agents(directory: Path) -> list[str]:
 
 
 @needs_ray
-def test_a_study_on_ray_is_that_of_one_process(cluster: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    path = recipe(tmp_path / "code")
-    confirmed = "--confirm-top 1 --confirm-seeds 2"
-    assert cli.main(search(path, tmp_path / "alone", confirmed)) == 0
+def test_a_study_on_ray_is_that_of_one_process_also_if_an_actor_dies(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    path, confirmed = recipe(tmp_path / "code", DIES_ONCE), "--confirm-top 1 --confirm-seeds 2"
     capfd.readouterr()
-    assert cli.main(search(path, tmp_path / "ray", f"{confirmed} {on(cluster)}")) == 0
+    assert cli.main(search(path, tmp_path / "ray", f"{confirmed} --engine ray --ray-address local --agents 2")) == 0
+    said = capfd.readouterr()
+    assert not re.search(r"raylet|gcs|\bpid=|\[20\d\d-", said.out + said.err)
+    assert caplog.text.count("Lost trial 0: its agent died. Waiting for another agent.") == 1
+    assert cli.main(search(path, tmp_path / "alone", confirmed)) == 0
     alone, ray = (tmp_path / place / "score" for place in ("alone", "ray"))
     assert results(ray) == results(alone)
     assert (ray / "confirmation.csv").read_bytes() == (alone / "confirmation.csv").read_bytes()
-    assert len(set(agents(ray))) == 2 and all(agent.startswith("ray-") for agent in agents(ray))
+    assert len(set(agents(ray))) >= 2 and all(agent.startswith("ray-") for agent in agents(ray))
     assert list((ray / "work").iterdir()) == []
-    said = capfd.readouterr()
-    assert not re.search(r"raylet|gcs|\bpid=|\[20\d\d-", said.out + said.err)
 
 
 @needs_ray
-def test_an_actor_that_dies_loses_its_batch_once(
-    cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = recipe(tmp_path / "code", DIES_ONCE)
-    assert cli.main(search(path, tmp_path / "ray", f"{on(cluster)} --agents 2")) == 0
-    assert caplog.text.count("Lost trial 0: its agent died. Waiting for another agent.") == 1
-    assert cli.main(search(path, tmp_path / "alone")) == 0
-    assert results(tmp_path / "ray" / "score") == results(tmp_path / "alone" / "score")
-
-
-@needs_ray
+@pytest.mark.slow
 def test_what_a_stopped_study_keeps_comes_to_the_leader_and_goes_on(cluster: Any, tmp_path: Path) -> None:
     path, root = recipe(tmp_path / "code", LEAVES_A_FILE), tmp_path / "ray"
     study = root / "score"
@@ -376,21 +378,22 @@ def test_what_an_agent_has_saved_is_there_for_the_next_one_when_it_dies(actor: _
 def test_a_late_agent_does_not_replace_the_files_of_another(actor: _Actor, tmp_path: Path) -> None:
     leader, (late, other) = _desks(actor, tmp_path)
     leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
-    claims = []
-    for desk, name in ((late, "late"), (other, "other")):
-        claims.append(_taken(desk, desk.items()[0], name))
-        (desk.checkpoints(False).own_directory(3) / "name").write_text(name)
-        leader.forget(BATCH) if desk is late else other.send_files(claims[1])
-        leader.offer(BATCH, ticket_of({3: {}}, "e", 0)) if desk is late else None
+    claim = _taken(late, late.items()[0], "late")
+    (late.checkpoints(False).own_directory(3) / "name").write_text("late")
+    leader.forget(BATCH)
+    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
+    now = _taken(other, other.items()[0], "other")
+    (other.checkpoints(False).own_directory(3) / "name").write_text("other")
+    other.send_files(now)
     late.checkpoints(False).save_batch(*SAVED)
-    late.send_files(claims[0])
+    late.send_files(claim)
     leader.cards()
     assert (tmp_path / "study" / "trials" / "trial_00003" / "name").read_text() == "other"
     assert not (tmp_path / "study" / "checkpoints").exists()
 
 
 def test_a_directory_that_comes_is_there_as_a_whole_or_as_before(actor: _Actor, tmp_path: Path) -> None:
-    leader, (one, _) = _desks(actor, tmp_path)
+    leader, _ = _desks(actor, tmp_path)
     (before := tmp_path / "study" / "trials" / "trial_00003").mkdir(parents=True)
     (before / "weights").write_bytes(b"12")
     with io.BytesIO() as content:
@@ -433,6 +436,64 @@ def test_agents_of_a_node_share_its_cores(actor: _Actor) -> None:
     actor.call.remote("remove_card", "one")
     assert actor.call.remote("take_cores", "node", "three", [0, 1, 2, 3], 2) == [0, 1]
     assert [actor.call.remote("agree", device) for device in ("a CPU", "another")] == ["a CPU", "a CPU"]
+
+
+class _Actors(SimpleNamespace):
+    """Ray, with actors that have ended as they are told: with an error or with what `run` returns."""
+
+    def __init__(self, *ends: Exception | str) -> None:
+        super().__init__(ends=ends, wait=lambda references, **more: (references, []))
+
+    def get(self, reference: int) -> str:
+        if isinstance(end := self.ends[reference], Exception):
+            raise end
+        return end
+
+    def kill(self, actor: Any) -> None:
+        raise RuntimeError("it is dead")
+
+
+def _ended(monkeypatch: pytest.MonkeyPatch, desk: LeaderDesk, *ends: Exception | str) -> RayAgents:
+    """Agents that have ended."""
+    monkeypatch.setitem(sys.modules, "ray", _Actors(*ends))
+    monkeypatch.setitem(sys.modules, "ray.exceptions", SimpleNamespace(RayError=RuntimeError))
+    agents = RayAgents(desk, "", {}, {"CPU": 1}, 2)
+    agents._running = {index: (f"ray-{index}", None) for index in range(len(ends))}  # pyright: ignore[reportPrivateUsage]
+    return agents
+
+
+def test_a_study_ends_once_no_agent_can_train(actor: _Actor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = _ended(monkeypatch, LeaderDesk(actor, tmp_path), "", "node b does not train: its jax is old")
+    assert agents.dead() == {}
+    agents = _ended(monkeypatch, LeaderDesk(actor, tmp_path), *["node b does not train: its jax is old"] * 2)
+    with pytest.raises(HyperlaxError, match="No agent of the Ray cluster can train this study"):
+        agents.dead()
+    agents.close()  # raises nothing, although actors are dead
+
+
+def test_a_cluster_that_was_started_here_ends_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = list[bool]()
+    fake = SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: ended.append(True))
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr("hyperlax.backends.ray_agents._connect", lambda address: None)
+    with pytest.raises(HyperlaxError), connected(None):
+        raise HyperlaxError("no desk can be made")
+    assert ended == [True]
+
+
+@pytest.mark.parametrize(("amounts", "taken"), [({"CPU": 0.5}, {0}), ({"CPU": 2.0}, {0, 1}), ({"GPU": 0.25}, None)])
+def test_an_agent_uses_what_it_reserves(
+    actor: _Actor, monkeypatch: pytest.MonkeyPatch, amounts: dict[str, float], taken: set[int] | None
+) -> None:
+    context = SimpleNamespace(get_assigned_resources=lambda: amounts, get_node_id=lambda: "node")
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_runtime_context=lambda: context))
+    monkeypatch.setattr(os, "environ", dict[str, str]())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: used.append(set(cores)), raising=False)
+    used = list[set[int]]()
+    _settle(RayDesk(actor, "a study", AGENT), {"name": "one", "threads": None})
+    assert used == ([] if taken is None else [taken])
+    assert os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") == (None if taken else "0.188")
 
 
 @needs_ray

@@ -150,11 +150,14 @@ class OpenTraining(Training):
                 self.backend.leave(result.number)
                 batch.is_in_lane = False
                 log.info("Trained %s." if result.is_done else "Stopped %s, which failed.", numbered(batch.numbers))
+                self._desk.send_files(batch.claim)
         if told:
             news = self._tell_results(told)
         for some in evicted:
             lost = [batch_of[number] for number in some.numbers if number in batch_of]
             own = [batch for batch in lost if self._desk.renew(batch.claim)]
+            for batch in own:
+                self._desk.send_files(batch.claim)
             if own:
                 news = self._post(BatchDone(_numbers(own), self._agent, error=some.error))
             for batch in lost:

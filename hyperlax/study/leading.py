@@ -17,7 +17,7 @@ from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.work import Work
 from hyperlax.config.stored import read_arguments
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.engine.machine import gpus
+from hyperlax.engine.machine import gpus, leave_gpu_memory
 from hyperlax.errors import STOPPED, TERMINATED, UsageError
 from hyperlax.files import staying
 from hyperlax.recipe import Recipe
@@ -47,7 +47,7 @@ def run_with_agents(
       begun: A sentence to log once this process leads, if any.
     """
     work, local, notes = Work(directory), LocalAgents(directory), [begun] if begun else []
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the agents
+    leave_gpu_memory()
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         while notes:

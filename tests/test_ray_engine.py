@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shlex
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +25,8 @@ from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.desk import Item, ticket_of
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.ray_desk import DeskInMemory, RayDesk
+from hyperlax.backends.ray_agents import connect
+from hyperlax.backends.ray_desk import ClusterLost, DeskInMemory, RayDesk
 from hyperlax.backends.ray_files import AgentDesk, LeaderDesk
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
@@ -40,6 +43,7 @@ from tests.test_own_code import results
 
 pytestmark = pytest.mark.timeout(180)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs pip install "hyperlax[ray]"')
+NICENESS = "RAY_worker_niceness"
 RECIPE = """
 import os, signal, time
 from pathlib import Path
@@ -74,7 +78,7 @@ def cluster() -> Iterator[Any]:
     """A cluster with two CPUs, whose workers are not as nice to others as Ray has them."""
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason='needs pip install "hyperlax[ray]"')
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("RAY_worker_niceness", "0"), ("RAY_USAGE_STATS_ENABLED", "0"), ("PYTHONPATH", str(ROOT))):
+        for name, value in ((NICENESS, "0"), ("RAY_USAGE_STATS_ENABLED", "0"), ("PYTHONPATH", str(ROOT))):
             patch.setenv(name, value)
         made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
         yield made
@@ -161,6 +165,86 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, capsys: py
     said = capsys.readouterr().err
     assert f"No Ray cluster can be used at {address} (Connection refused)." in said and len(said.splitlines()) == 1
     assert not (tmp_path / "score").exists()
+
+
+@needs_ray
+def test_processes_of_an_own_cluster_are_beyond_signals_to_the_leaders_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray._private import services
+
+    found: list[Any] = []
+
+    def init(*arguments: Any, **more: Any) -> None:
+        process = services.start_ray_process([sys.executable, "-c", "input()"], "test", True, pipe_stdin=True).process
+        found.extend((os.getpgid(process.pid), process.pid, os.environ[NICENESS]))
+        process.communicate(b"\n")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.delenv(NICENESS, raising=False)
+    assert connect("local", {"CPU": 2.0})
+    group, process, niceness = found
+    assert group == process and niceness == "0"
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("cpu=9", "--agent-resources cpu=9: this machine has 2 CPUs. Give less, or"),
+        ("cpu=1,gpus=1", "--agent-resources cpu=1,gpus=1: this machine has 2 CPUs and no `gpus`. Did you mean `gpu`?"),
+        ("gpu=1", "--agent-resources gpu=1: this machine has 2 CPUs and no `gpu`. Give less, or the --ray-address"),
+    ],
+)
+def test_what_this_machine_has_not_is_refused_before_anything_runs(
+    given: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    ended: list[bool] = []
+    monkeypatch.setattr(ray, "init", lambda *arguments, **more: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    path = recipe(tmp_path / "code")
+    assert cli.main(search(path, tmp_path / "ray", f"--engine ray --agent-resources {given}")) == 2
+    assert said in capsys.readouterr().err
+    assert ended == [True] and not (tmp_path / "ray").exists()
+
+
+def test_a_lost_cluster_is_told_with_the_command_that_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*arguments: Any) -> None:
+        raise ClusterLost("The Ray cluster cannot be reached any more.")
+
+    agents = SimpleNamespace(about={}, close=lambda: None)
+    for name, value in {
+        "find_spec": lambda package: True,
+        "connect": lambda address, resources: True,
+        "room_for": lambda resources: 2,
+        "make_desk": lambda study: None,
+        "RayAgents": lambda *arguments: agents,
+        "make_agents": lose,
+    }.items():
+        monkeypatch.setattr(f"hyperlax.study.ray_study.{name}", value)
+    assert cli.main(search(recipe(tmp_path / "code"), tmp_path, "--engine ray")) == 1
+    study = tmp_path / "score"
+    said = capsys.readouterr().err
+    assert said.endswith(
+        f"All that is complete is kept. To resume:\n  hyperlax optuna-hp-search --resume-from {study}\n"
+    )
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_signal_to_the_group_of_a_leader_with_an_own_cluster_hands_everything_back(tmp_path: Path) -> None:
+    path, log = recipe(tmp_path / "code", LEAVES_A_FILE), tmp_path / "leader.log"
+    leader = start_command(search(path, tmp_path / "ray", "--engine ray"), tmp_path, log, has_own_session=True)
+    until_there(tmp_path / "ray" / "score" / "optuna_exec_batch_0000" / "success.txt")
+    os.killpg(leader.pid, signal.SIGTERM)
+    assert leader.wait() == 143, log.read_text()
+    assert "To resume:" in log.read_text() and "Lost" not in log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from typing import Any
 from hyperlax.backends.ray_desk import DeskActor
 from hyperlax.backends.ray_files import LeaderDesk
 from hyperlax.config.ray_options import AUTO, LOCAL, check_address
-from hyperlax.errors import HyperlaxError, counted
+from hyperlax.errors import HyperlaxError, OptionError, counted, did_you_mean
 
 log = logging.getLogger(__name__)
 
+_AS_GIVEN = {"CPU": "cpu", "GPU": "gpu"}
+"""Ray's name of a resource -> that in an option."""
 _VARIABLE, _TOKENS = "RAY_ADDRESS", "RAY_AUTH_MODE"
 _LONGEST = 300
 """Characters that are shown of an error of Ray's."""
@@ -37,14 +41,15 @@ _MOST_DEATHS = 10
 """How many agents may die one after another without a result in between."""
 
 
-def connect(address: str | None) -> bool:
+def connect(address: str | None, resources: Mapping[str, float]) -> bool:
     """Connect this process to a Ray cluster, or start one of this machine. Return False if it was connected before.
 
     address: host and port of the cluster's head, `auto` for that of this machine, `local` to start one; None for the one that
-    Ray's own variable names, else `local`.
+    Ray's own variable names, else `local`. resources: what an agent reserves, by Ray's names.
 
     Raises:
       HyperlaxError: There is no cluster at this address, or none can be started.
+      OptionError: One was started, and this machine has less than an agent reserves.
     """
     import ray
 
@@ -56,14 +61,19 @@ def connect(address: str | None) -> bool:
         _reach(given)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it prints a paragraph
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # it warns otherwise
+    if given == LOCAL:
+        os.environ.setdefault("RAY_worker_niceness", "0")  # agents would starve beside anything else that runs here
     _silence_events()
     with _silent():
         _start_ray(given)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    amounts = [(int(sum(node.get(name, 0) for node in nodes)), name) for name in ("CPU", "GPU")]
-    there = " and ".join(counted(amount, name) for amount, name in amounts if amount)
+    there = {name: sum(node.get(name, 0) for node in nodes) for name in {name for node in nodes for name in node}}
+    if given == LOCAL and any(there.get(name, 0) < amount for name, amount in resources.items()):
+        with _silent():
+            ray.shutdown()
+        raise _too_small(there, resources)
     where = "on this machine" if given == LOCAL else f"at {given}"
-    log.info("Ray cluster %s with %s, %s.", where, counted(len(nodes), "node"), there or "no CPU")
+    log.info("Ray cluster %s with %s, %s.", where, counted(len(nodes), "node"), _processors(there) or "no CPU")
     return True
 
 
@@ -217,8 +227,28 @@ class RayAgents:
             self._lonely_since, self._is_lonely = now, False
         elif not self._is_lonely and now - self._lonely_since > _LONELY_SECONDS:
             self._is_lonely = True
-            need = ", ".join(f"{name.lower()}={amount:g}" for name, amount in self._resources.items())
+            need = _in_words(self._resources)
             log.info("No agent has begun on Ray yet: they are starting, or no node has room for %s.", need)
+
+
+def _in_words(resources: Mapping[str, float]) -> str:
+    """Return what an agent reserves, as in the option."""
+    return ",".join(f"{_AS_GIVEN.get(name, name)}={amount:g}" for name, amount in resources.items())
+
+
+def _processors(there: Mapping[str, float]) -> str:
+    return " and ".join(counted(int(there[name]), name) for name in _AS_GIVEN if there.get(name))
+
+
+def _too_small(there: Mapping[str, float], resources: Mapping[str, float]) -> OptionError:
+    """Return the error of a machine that has not what an agent reserves."""
+    missing = [_AS_GIVEN.get(name, name) for name in resources if not there.get(name)]
+    has = " and no ".join([_processors(there), *(f"`{name}`" for name in missing)])
+    meant = "".join(did_you_mean(name, _AS_GIVEN.values()) for name in missing if name not in _AS_GIVEN.values())
+    fix = f"{meant}Give less, or the {{ray_address}} of a cluster that has it."
+    return OptionError(
+        "agent_resources", f"{{agent_resources}} {{0}}: this machine has {has}. {fix}", _in_words(resources)
+    )
 
 
 def _how_it_died(error: Exception) -> str:
@@ -252,7 +282,8 @@ def _start_ray(address: str) -> None:
             errors.append(error)
 
     if address == LOCAL:
-        start()
+        with _in_own_sessions():
+            start()
     else:
         thread = threading.Thread(target=start, daemon=True, name="ray.init")
         thread.start()
@@ -291,6 +322,23 @@ def _silence_events() -> None:
     """Keep what Ray says of every worker that dies off the terminal, for which it has no setting. Here one line says so."""
     worker: Any = import_module("ray._private.worker")
     worker.print_to_stdstream = lambda *arguments, **more: None
+
+
+@contextmanager
+def _in_own_sessions() -> Iterator[None]:
+    """Let Ray start each process in a session of its own, for which it has no setting. They end with this process as before.
+
+    `timeout`, service managers and terminals signal a process and its group. That is to reach the leader, which ends the agents
+    and the cluster in order, and not those. Only on Linux: elsewhere Ray ends them by their group.
+    """
+    services: Any = import_module("ray._private.services")
+    before = services.ConsolePopen
+    if sys.platform == "linux":
+        services.ConsolePopen = partial(before, start_new_session=True)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = before
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend, EngineConfig, narrowest
 from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.ray_agents import RayAgents, connect, make_desk, room_for
-from hyperlax.backends.ray_desk import RayDesk
+from hyperlax.backends.ray_desk import ClusterLost, RayDesk
 from hyperlax.backends.ray_files import AgentDesk
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.ray_options import parse_resources
@@ -26,6 +26,7 @@ from hyperlax.engine.machine import cores
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.study.leading import device_of
+from hyperlax.study.manifest import resume_command
 from hyperlax.study.study_run import MakeBackend, local_backend
 from hyperlax.tasks import Command, Function, Task
 
@@ -57,7 +58,7 @@ def run_on_ray(
     sent = send(recipe)
     resources = _resources(options.agent_resources, recipe)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the agents
-    is_own = connect(options.ray_address)
+    is_own = connect(options.ray_address, resources)
     desk, most = make_desk(directory), None if options.agents == "none" else options.agents
     at_once = (most or max(1, room_for(resources))) * (options.slots or _slots(resources, recipe))
     about = {
@@ -77,6 +78,9 @@ def run_on_ray(
 
     try:
         return run(make_backend)
+    except ClusterLost as error:
+        command = resume_command(directory)
+        raise HyperlaxError(f"{error} All that is complete is kept. To resume:\n  {command}") from error
     finally:
         agents.close()
 

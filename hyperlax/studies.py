@@ -254,6 +254,14 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     return run() if options.quiet else run(reporter())
 
 
+def train_on_ray(actor: Any, about: Mapping[str, Any]) -> str:
+    """Train as an agent on Ray; see `ray_study.train`."""
+    from hyperlax.study.ray_study import train
+    from hyperlax.tracking.place import with_address
+
+    return train(actor, about, with_address)
+
+
 def _run_where_it_trains(
     study: PlannedStudy, tracked: Callable[[EngineConfig], EngineConfig], run: Callable[..., int]
 ) -> int:
@@ -264,8 +272,15 @@ def _run_where_it_trains(
     assert isinstance(study.options, SearchOptions)
     if study.options.engine == "ray":
         from hyperlax.study.ray_study import run_on_ray
+        from hyperlax.tracking.place import address_to_send
 
-        return run_on_ray(study.options, study.recipe, study.directory, tracked, lambda make: run(make_backend=make))
+        def address(config: EngineConfig) -> tuple[EngineConfig, str]:
+            return (led := tracked(config)), address_to_send(led)
+
+        main = f"{__name__}:{train_on_ray.__name__}"
+        return run_on_ray(
+            study.options, study.recipe, study.directory, main, address, lambda make: run(make_backend=make)
+        )
     if study.options.agents == "none":
         from hyperlax.study.study_run import local_backend
 

@@ -149,11 +149,14 @@ class OpenTraining(Training):
             if result.is_done or result.fault_step is not None:
                 self.backend.leave(result.number)
                 batch.is_in_lane = False
+                self._desk.send_files(batch.claim)
         if told:
             news = self._tell_results(told)
         for some in evicted:
             lost = [batch_of[number] for number in some.numbers if number in batch_of]
             own = [batch for batch in lost if self._desk.renew(batch.claim)]
+            for batch in own:
+                self._desk.send_files(batch.claim)
             if own:
                 news = self._post(BatchDone(_numbers(own), self._agent, error=some.error))
             for batch in lost:

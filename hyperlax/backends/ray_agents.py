@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hyperlax.backends.local_agents import StartedAgents
 from hyperlax.backends.ray_desk import DeskActor
 from hyperlax.backends.ray_files import LeaderDesk
 from hyperlax.config.ray_options import AUTO, LOCAL, check_address
@@ -37,12 +38,11 @@ _LONELY_SECONDS = 30.0
 """Seconds without any agent after which that is said."""
 _GRACE_SECONDS = 5.0
 _WITH_NODE = "died with its node"
-_MOST_DEATHS = 10
-"""How many agents may die one after another without a result in between."""
 
 
-def connect(address: str | None, resources: Mapping[str, float]) -> bool:
-    """Connect this process to a Ray cluster, or start one of this machine. Return False if it was connected before.
+@contextmanager
+def connected(address: str | None, resources: Mapping[str, float]) -> Iterator[None]:
+    """Connect this process to a Ray cluster, or start one of this machine, unless it is connected. Leave it after the block.
 
     address: host and port of the cluster's head, `auto` for that of this machine, `local` to start one; None for the one that
     Ray's own variable names, else `local`. resources: what an agent reserves, by Ray's names.
@@ -54,7 +54,19 @@ def connect(address: str | None, resources: Mapping[str, float]) -> bool:
     import ray
 
     if ray.is_initialized():
-        return False
+        yield
+        return
+    _connect(address, resources)
+    try:
+        yield
+    finally:
+        with _silent():
+            ray.shutdown()
+
+
+def _connect(address: str | None, resources: Mapping[str, float]) -> None:
+    import ray
+
     given = address or os.environ.get(_VARIABLE) or LOCAL
     check_address(given)
     if given not in (LOCAL, AUTO):
@@ -74,7 +86,6 @@ def connect(address: str | None, resources: Mapping[str, float]) -> bool:
         raise _too_small(there, resources)
     where = "on this machine" if given == LOCAL else f"at {given}"
     log.info("Ray cluster %s with %s, %s.", where, counted(len(nodes), "node"), _processors(there) or "no CPU")
-    return True
 
 
 def room_for(resources: Mapping[str, float]) -> int:
@@ -107,7 +118,7 @@ class AgentActor:
         return getattr(import_module(module), name)(desk, json.loads(about))
 
 
-class RayAgents:
+class RayAgents(StartedAgents):
     """Agents in a Ray cluster, each an actor, which are started again when they die and when nodes come.
 
     Args:
@@ -116,7 +127,6 @@ class RayAgents:
       about: What they need to know, as JSON; each also gets its name. It may be added to before the first one starts.
       resources: What each agent reserves, by Ray's names: CPU, GPU and those that the nodes give themselves.
       most: The most agents; None for as many as the cluster has room for.
-      is_own: Whether this process leaves the cluster with them.
     """
 
     def __init__(
@@ -126,12 +136,11 @@ class RayAgents:
         about: Mapping[str, Any],
         resources: Mapping[str, float],
         most: int | None,
-        is_own: bool = True,
     ):
         self._desk, self._main, self.about = desk, main, dict(about)
-        self._resources, self._most, self._is_own = dict(resources), most, is_own
+        self._resources, self._most = dict(resources), most
         self._running: dict[Any, tuple[str, Any]] = {}
-        self._started = self._deaths = self._refused = 0
+        self._started = self._refused = 0
         self._looked = self._started_at = 0.0
         self._lonely_since, self._is_lonely = time.monotonic(), False
 
@@ -141,8 +150,7 @@ class RayAgents:
         if now - self._started_at < _NODES_SECONDS:
             return
         self._started_at = now
-        wanted = (self._most or max(1, room_for(self._resources))) - self._refused
-        while len(self._running) < wanted:
+        while len(self._running) < self._wanted():
             self._start_one()
         self._tell_if_lonely()
 
@@ -166,25 +174,22 @@ class RayAgents:
                 found[name] = how
         return found
 
-    def have_trained(self) -> None:
-        """Note that a batch has ended."""
-        self._deaths = 0
-
     def close(self) -> None:
-        """End them, and the cluster if it was started here."""
+        """End them and the desk, whatever has died: an error that ends the study matters more."""
         import ray
 
-        with suppress(HyperlaxError):  # the desk has died
+        with suppress(Exception):
             self._desk.set_ended(True)
             if self._running:
                 ray.wait(list(self._running), num_returns=len(self._running), timeout=_GRACE_SECONDS)
-        for _, actor in self._running.values():
-            ray.kill(actor)
+        for actor in (*(actor for _, actor in self._running.values()), self._desk.actor):
+            with suppress(Exception):
+                ray.kill(actor)
         self._running.clear()
-        ray.kill(self._desk.actor)
-        if self._is_own:
-            with _silent():
-                ray.shutdown()
+
+    def _wanted(self) -> int:
+        """Return how many agents there may be."""
+        return (self._most or max(1, room_for(self._resources))) - self._refused
 
     def _start_one(self) -> None:
         import ray
@@ -207,8 +212,7 @@ class RayAgents:
         except RayError as error:
             ray.kill(actor)  # one that cannot be reached may still run
             how = _how_it_died(error)
-            self._deaths += how != _WITH_NODE
-            if self._deaths == _MOST_DEATHS:
+            if how != _WITH_NODE and self._lose_one():
                 raise HyperlaxError(
                     f"{counted(self._deaths, 'agent')} of the Ray cluster died without a result; the last one {how}."
                 ) from error
@@ -216,7 +220,7 @@ class RayAgents:
         if problem:
             self._refused += 1
             log.warning("%s", problem)
-            if not self._running:
+            if self._wanted() <= 0:
                 raise HyperlaxError("No agent of the Ray cluster can train this study. What they said is above.")
         return ""
 

@@ -111,6 +111,9 @@ class Work:
         self.remove(claim)
         return True
 
+    def send_files(self, claim: Item) -> None:
+        """Do nothing: they are in the study's directory."""
+
     def post(self, item: Item, content: bytes) -> None:
         """Put news on the desk."""
         try:

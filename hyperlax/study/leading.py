@@ -13,7 +13,7 @@ from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, 
 from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.engine.machine import gpus
+from hyperlax.engine.machine import gpus, leave_gpu_memory
 from hyperlax.errors import STOPPED, TERMINATED
 from hyperlax.files import staying
 from hyperlax.recipe import Recipe
@@ -39,7 +39,7 @@ def run_with_agents(
       run: Runs the study with the backend that this makes, and returns the exit status.
     """
     work, local = Work(directory), LocalAgents(directory)
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the agents
+    leave_gpu_memory()
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         work.set_ended(False)

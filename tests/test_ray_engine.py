@@ -28,7 +28,8 @@ from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.desk import Item, ticket_of
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.ray_agents import RayAgents, connected
+from hyperlax.backends.ray_agents import RayAgents
+from hyperlax.backends.ray_cluster import connected
 from hyperlax.backends.ray_desk import AGENT, ClusterLost, DeskInMemory, RayDesk
 from hyperlax.backends.ray_files import AgentDesk, LeaderDesk
 from hyperlax.config.sent_recipes import receive, send
@@ -558,8 +559,8 @@ def test_a_cluster_that_was_started_here_ends_whatever_happens(monkeypatch: pyte
     ended = list[bool]()
     fake = SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: ended.append(True))
     monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setattr("hyperlax.backends.ray_agents._connect", lambda address: None)
-    with pytest.raises(HyperlaxError), connected(None):
+    monkeypatch.setattr("hyperlax.backends.ray_cluster._connect", lambda address, resources: None)
+    with pytest.raises(HyperlaxError), connected(None, {}):
         raise HyperlaxError("no desk can be made")
     assert ended == [True]
 

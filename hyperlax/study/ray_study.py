@@ -15,7 +15,8 @@ from typing import Any
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend, EngineConfig, narrowest
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.ray_agents import RayAgents, connected, make_desk, room_for
+from hyperlax.backends.ray_agents import RayAgents, make_desk
+from hyperlax.backends.ray_cluster import connected, room_for
 from hyperlax.backends.ray_desk import AGENT, ClusterLost, RayDesk
 from hyperlax.backends.ray_files import AgentDesk
 from hyperlax.config.options import SearchOptions

@@ -25,10 +25,13 @@ PPO = (
 )
 
 
-def start(words: Sequence[str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
+def start(words: Sequence[str], cwd: Path, log: Path, has_own_session: bool = False) -> subprocess.Popen[bytes]:
     """A command in a process of its own."""
     command = [sys.executable, "-m", "hyperlax.cli", *words]
-    return subprocess.Popen(command, cwd=cwd, stdout=log.open("wb"), stderr=subprocess.STDOUT)
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            command, cwd=cwd, stdout=out, stderr=subprocess.STDOUT, start_new_session=has_own_session
+        )
 
 
 def hosts(directory: Path) -> list[str]:

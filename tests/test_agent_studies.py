@@ -251,6 +251,16 @@ def test_words_do_not_depend_on_the_clock_of_an_agent(tmp_path: Path, hours: int
     assert "last heard of 3600 s ago" in "".join(agents_in_words(tmp_path, is_led=False))
 
 
+def test_agents_that_died_with_their_leader_grow_old(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    work.root.mkdir()
+    work.write_card("dead", AgentCard("host", 1, "cpu", 1, "now", {}))
+    then = time.time() - 7200
+    os.utime(work.root / "dead.agent", (then, then))
+    (line,) = agents_in_words(tmp_path, is_led=False)
+    assert 7200 <= float(line.split()[-3]) < 7260
+
+
 def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone: Case) -> None:
     case, slow, stop = Case(tmp_path), Slow(seconds=30.0), StopRequest()
     agent = AgentProcess(place_of(case.directory, case.recipe, slow), stop)

@@ -15,6 +15,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,8 +28,9 @@ from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.desk import Item, ticket_of
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.ray_agents import RayAgents, connected
-from hyperlax.backends.ray_desk import AGENT, DeskInMemory, RayDesk
+from hyperlax.backends.ray_agents import RayAgents
+from hyperlax.backends.ray_cluster import connected
+from hyperlax.backends.ray_desk import AGENT, ClusterLost, DeskInMemory, RayDesk
 from hyperlax.backends.ray_files import AgentDesk, LeaderDesk
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
@@ -48,6 +50,7 @@ from tests.test_own_code import results
 
 pytestmark = pytest.mark.timeout(180)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs pip install "hyperlax[ray]"')
+NICENESS = "RAY_worker_niceness"
 RECIPE = """
 import os, signal, time
 from pathlib import Path
@@ -73,7 +76,7 @@ DIES_ONCE = """if step == 2 and params["x"] == 0.5 and seed == 3 and not once.ex
             once.touch()
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)"""
-ENVIRONMENT = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {NICENESS: "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
 PRUNED: dict[str, Any] = {"pruner": "median", "pruner_min_segments": 1}
 RACING: dict[str, Any] = {"seed_schedule": "racing", "num_seeds": 3, "pruner_reduction_factor": 2}
 BATCH, SAVED = "b00003-0123456789ab", (Metadata((3,), {"jax": "1"}, 2, {}), {"weights": np.arange(5.0)})
@@ -170,6 +173,87 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, capsys: py
     said = capsys.readouterr().err
     assert f"No Ray cluster can be used at {address} (Connection refused)." in said and len(said.splitlines()) == 1
     assert not (tmp_path / "score").exists()
+
+
+@needs_ray
+def test_processes_of_an_own_cluster_are_beyond_signals_to_the_leaders_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray._private import services
+
+    found: list[Any] = []
+
+    def init(*arguments: Any, **more: Any) -> None:
+        process = services.start_ray_process([sys.executable, "-c", "input()"], "test", True, pipe_stdin=True).process
+        found.extend((os.getpgid(process.pid), process.pid, os.environ[NICENESS]))
+        process.communicate(b"\n")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.delenv(NICENESS, raising=False)
+    with connected("local", {"CPU": 2.0}):
+        pass
+    group, process, niceness = found
+    assert group == process and niceness == "0"
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("cpu=9", "--agent-resources cpu=9: this machine has 2 CPUs. Give less, or"),
+        ("cpu=1,gpus=1", "--agent-resources cpu=1,gpus=1: this machine has 2 CPUs and no `gpus`. Did you mean `gpu`?"),
+        ("gpu=1", "--agent-resources gpu=1: this machine has 2 CPUs and no `gpu`. Give less, or the --ray-address"),
+    ],
+)
+def test_what_this_machine_has_not_is_refused_before_anything_runs(
+    given: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    ended: list[bool] = []
+    monkeypatch.setattr(ray, "init", lambda *arguments, **more: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    path = recipe(tmp_path / "code")
+    assert cli.main(search(path, tmp_path / "ray", f"--engine ray --agent-resources {given}")) == 2
+    assert said in capsys.readouterr().err
+    assert ended == [True] and not (tmp_path / "ray").exists()
+
+
+def test_a_lost_cluster_is_told_with_the_command_that_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*arguments: Any) -> None:
+        raise ClusterLost("The Ray cluster cannot be reached any more.")
+
+    agents = SimpleNamespace(about={}, close=lambda: None)
+    for name, value in {
+        "find_spec": lambda package: True,
+        "connected": lambda address, resources: nullcontext(),
+        "room_for": lambda resources: 2,
+        "make_desk": lambda study: None,
+        "RayAgents": lambda *arguments: agents,
+        "make_agents": lose,
+    }.items():
+        monkeypatch.setattr(f"hyperlax.study.ray_study.{name}", value)
+    assert cli.main(search(recipe(tmp_path / "code"), tmp_path, "--engine ray")) == 1
+    study = tmp_path / "score"
+    said = capsys.readouterr().err
+    assert said.endswith(
+        f"All that is complete is kept. To resume:\n  hyperlax optuna-hp-search --resume-from {study}\n"
+    )
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_signal_to_the_group_of_a_leader_with_an_own_cluster_hands_everything_back(tmp_path: Path) -> None:
+    path, log = recipe(tmp_path / "code", LEAVES_A_FILE), tmp_path / "leader.log"
+    leader = start_command(search(path, tmp_path / "ray", "--engine ray"), tmp_path, log, has_own_session=True)
+    until_there(tmp_path / "ray" / "score" / "optuna_exec_batch_0000" / "success.txt")
+    os.killpg(leader.pid, signal.SIGTERM)
+    assert leader.wait() == 143, log.read_text()
+    assert "To resume:" in log.read_text() and "Lost" not in log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -475,8 +559,8 @@ def test_a_cluster_that_was_started_here_ends_whatever_happens(monkeypatch: pyte
     ended = list[bool]()
     fake = SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: ended.append(True))
     monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setattr("hyperlax.backends.ray_agents._connect", lambda address: None)
-    with pytest.raises(HyperlaxError), connected(None):
+    monkeypatch.setattr("hyperlax.backends.ray_cluster._connect", lambda address, resources: None)
+    with pytest.raises(HyperlaxError), connected(None, {}):
         raise HyperlaxError("no desk can be made")
     assert ended == [True]
 

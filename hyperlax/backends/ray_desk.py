@@ -41,6 +41,10 @@ class _Look(NamedTuple):
     at: float
 
 
+class ClusterLost(HyperlaxError):
+    """The error of a desk whose actor has died, or cannot be reached."""
+
+
 class DeskInMemory:
     """The content of a desk. One thread uses it.
 
@@ -344,7 +348,7 @@ class RayDesk:
         return self._fresh().saved
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a method of `DeskInMemory`. Raises HyperlaxError if the actor or its node has died."""
+        """Call a method of `DeskInMemory`. Raises ClusterLost if the actor or its node has died."""
         return self._get(self.actor.call.remote(name, *arguments))
 
     def change(self, name: str, *arguments: Any) -> Any:
@@ -380,6 +384,6 @@ class RayDesk:
             return ray.get(reference)
         except RayError as error:
             why = type(error).__name__
-            raise HyperlaxError(
-                f"The Ray cluster has lost the desk of the study in {self.study} ({why}). Resume the study to continue."
+            raise ClusterLost(
+                f"The Ray cluster that trains the study in {self.study} cannot be reached any more ({why})."
             ) from error

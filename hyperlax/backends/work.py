@@ -259,7 +259,8 @@ def agents_in_words(study: Path, is_led: bool) -> list[str]:
     clock of the agent's machine.
     """
     work = Work(study)
-    now, heard, lines = work.now(), work.heard() if is_led else {}, []
+    now, heard = (work.now(), work.heard()) if is_led else (max(work.now(), time.time()), {})
+    lines = []
     for agent, (card, written) in work.cards().items():
         trained = [
             f"{numbered(trials)} (evaluation {done} of {whole})" for trials, done, whole in card.batches.values()

@@ -15,8 +15,9 @@ from typing import Any
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend, EngineConfig, narrowest
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.ray_agents import RayAgents, connected, make_desk, room_for
-from hyperlax.backends.ray_desk import AGENT, RayDesk
+from hyperlax.backends.ray_agents import RayAgents, make_desk
+from hyperlax.backends.ray_cluster import connected, room_for
+from hyperlax.backends.ray_desk import AGENT, ClusterLost, RayDesk
 from hyperlax.backends.ray_files import AgentDesk
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.ray_options import parse_resources
@@ -26,6 +27,7 @@ from hyperlax.engine.machine import cores, leave_gpu_memory, memory_share
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.study.leading import device_of
+from hyperlax.study.manifest import resume_command
 from hyperlax.study.study_run import MakeBackend, local_backend
 from hyperlax.tasks import Command, Function, Task
 
@@ -61,7 +63,7 @@ def run_on_ray(
         "seconds": options.checkpoint_seconds,
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
-    with connected(options.ray_address):
+    with connected(options.ray_address, resources):
         desk, most = make_desk(directory), None if options.agents == "none" else options.agents
         at_once = (most or max(1, room_for(resources))) * (options.slots or _slots(resources, recipe))
         agents = RayAgents(desk, main, about, resources, most)
@@ -75,6 +77,9 @@ def run_on_ray(
 
         try:
             return run(make_backend)
+        except ClusterLost as error:
+            command = resume_command(directory)
+            raise HyperlaxError(f"{error} All that is complete is kept. To resume:\n  {command}") from error
         finally:
             agents.close()
 

@@ -124,7 +124,8 @@ def test_every_trial_that_trained_is_on_disk_with_its_times(tmp_path: Path, argu
 
 def stay_of(row: dict[str, str]) -> LaneInterval:
     slot, pool_, lane = (int(row[name]) for name in ("slot", "pool", "lane"))
-    return LaneInterval(slot, pool_, lane, *(float(row[name]) for name in ("process", "began", "ended")))
+    process, began, ended = (float(row[name]) for name in ("process", "began", "ended"))
+    return LaneInterval(slot, pool_, lane, process, began, ended, row["agent"])
 
 
 def test_trials_whose_lanes_broke_keep_the_times_before(tmp_path: Path) -> None:

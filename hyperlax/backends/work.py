@@ -20,7 +20,7 @@ from pathlib import Path
 
 from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
-from hyperlax.errors import numbered
+from hyperlax.errors import format_time, numbered
 from hyperlax.files import PUT_BACK, convert, decode, json_text, read_text, remove, replacing, write_text
 
 WORK = "work"
@@ -266,7 +266,7 @@ def agents_in_words(study: Path, is_led: bool) -> list[str]:
             f"{numbered(trials)} (evaluation {done} of {whole})" for trials, done, whole in card.batches.values()
         ]
         lines.append(
-            f"{agent} on {card.host}, {card.device}, since {card.began}: {', '.join(trained) or 'waits'}; "
+            f"{agent} on {card.host}, {card.device}, since {format_time(card.began)}: {', '.join(trained) or 'waits'}; "
             f"last heard of {heard.get(agent, max(0.0, now - written)):.0f} s ago"
         )
     return lines

@@ -32,6 +32,7 @@ from hyperlax.files import write_text
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.leading import join
+from hyperlax.study.lock import only_one_process
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.view import load_study
 from hyperlax.trial import SegmentResult
@@ -403,6 +404,18 @@ def test_an_agent_says_for_whom_it_trains_and_at_the_end_only_that_the_study_has
         f"This agent trains for the study in {case.directory}, on 2 slots.",
         f"The study in {case.directory} has ended.",
     ]
+
+
+def test_the_command_of_an_agent_says_that_the_leader_trains_alone(
+    alone: Case, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "hyperlax")
+    with only_one_process(alone.directory):
+        join(
+            StudyDirectory(alone.directory), alone.recipe, 99, 0, FakeBackend().bind, any_device=True, idle_timeout=0.3
+        )
+    assert f"The process that runs the study in {alone.directory} has no --agents and trains alone." in caplog.messages
 
 
 def test_the_command_of_an_agent_says_that_the_study_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,8 @@ from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.agents import Agents, OwnAgents
 from hyperlax.backends.desk import TICKET, AgentCard, Desk
 from hyperlax.backends.local_agents import LocalAgents
-from hyperlax.backends.ray_agents import RayAgents, connect, make_desk
+from hyperlax.backends.ray_agents import RayAgents, make_desk
+from hyperlax.backends.ray_cluster import connected
 from hyperlax.backends.ray_desk import AGENT, RayDesk
 from hyperlax.backends.wire import BatchDone, pack_done, trials_of
 from hyperlax.backends.work import Work
@@ -186,13 +187,13 @@ def ray(root: Path, is_quick: bool) -> None:
     count = 40 if is_quick else 200
     alone, through, directory = _Stopwatch(time.perf_counter), _Stopwatch(time.perf_counter), root / "ray" / DIRECTORY
     study(root / "alone", count, 1, alone)
-    connect("local")
-    desk = make_desk(directory)
-    agents = RayAgents(desk, "benchmarks.agents:train_on_ray", {"study": str(directory)}, {"CPU": 1}, 1)
-    try:
-        study(root / "ray", count, 1, through, (desk, agents))
-    finally:
-        agents.close()
+    with connected("local", {"CPU": 1}):
+        desk = make_desk(directory)
+        agents = RayAgents(desk, "benchmarks.agents:train_on_ray", {"study": str(directory)}, {"CPU": 1}, 1)
+        try:
+            study(root / "ray", count, 1, through, (desk, agents))
+        finally:
+            agents.close()
     _compare(alone, through, count, "an agent on Ray")
 
 

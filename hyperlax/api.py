@@ -84,7 +84,7 @@ class Study:
         from hyperlax.analysis.terminal import study_text
 
         opened = self._opened
-        return f"<pre>{escape(study_text(opened.record, opened.state, opened.total, count=10))}</pre>"
+        return f"<pre>{escape(study_text(opened.record, opened.state, opened.record.total, count=10))}</pre>"
 
     def refresh(self) -> None:
         """Read the directory again. Raises UsageError if it does not hold a study."""

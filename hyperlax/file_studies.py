@@ -43,8 +43,9 @@ def _lead_or_join(files: Sequence[str], given: Given) -> int:
     if len(files) != 1 or given.get("plan_only"):
         raise OptionError("join", "{join} runs the study of one file. Give one, without {plan_only}.")
 
-    def plan() -> PlannedStudy:
+    def plan(takes_over: bool) -> PlannedStudy:
         (study,) = planned_studies(files, given)
+        study = replace(study, takes_over=takes_over)
         assert isinstance(study.options, SearchOptions)
         log_from(study.options.log_level, study.options.quiet)
         if study.options.engine == "ray":

@@ -99,6 +99,11 @@ def expanded(path: str) -> str:
     return home + "".join(rest)
 
 
+def state_directory() -> Path:
+    """Return the directory of what this user's runs keep for later ones. Raises RuntimeError if the home directory is not known."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hyperlax"
+
+
 @contextmanager
 def printed_if_stdout(path: Path) -> Iterator[Path]:
     """Yield a path for the block to write; for `STDOUT` a temporary one, whose content is then printed."""
@@ -202,7 +207,10 @@ def staying(directory: Path) -> Iterator[Staying]:
 
 
 def refuse_moved(path: Path) -> Path | None:
-    """Return the directory of `staying` that a path is in, if any. Raises FileNotFoundError if that was moved or removed."""
+    """Return the directory of `staying` that a path is in, if any.
+
+    Raises FileNotFoundError if that was moved or removed, OSError if another process has taken it.
+    """
     for one in tuple(_STAYING):
         if path == one.directory or one.directory in path.parents:
             if one.is_lost:
@@ -212,6 +220,13 @@ def refuse_moved(path: Path) -> Path | None:
                     return one.directory
             raise FileNotFoundError(errno.ENOENT, "the directory was moved or removed", str(one.directory))
     return None
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there. Raises OSError if it is below a directory of `staying` that another process has taken."""
+    with suppress(FileNotFoundError):  # also where that directory was moved or removed
+        refuse_moved(path)
+        path.unlink()
 
 
 def make_directories(path: Path) -> None:

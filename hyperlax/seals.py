@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hyperlax.files import TO_READ, open_regular
+from hyperlax.files import TO_READ, open_regular, state_directory
 
 _KEY = "key"
 _BYTES = 32
@@ -34,14 +34,10 @@ def is_sealed(content: Any, mark: object) -> bool:
     return bool(own) and isinstance(mark, str) and hmac.compare_digest(own, mark.encode("ascii", "replace").decode())
 
 
-def _directory() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hyperlax"
-
-
 def _key() -> bytes | None:
     """Return the user's key, which is made if there is none; None if that is not possible."""
     with suppress(OSError, RuntimeError):  # RuntimeError: the home directory is not known
-        path = _directory() / _KEY
+        path = state_directory() / _KEY
         if (found := _read(path)) is None:
             _make(path)
             found = _read(path)

@@ -45,6 +45,7 @@ class PlannedStudy:
 
     directory: its directory, existing or not. file: its YAML, empty without one. refusal: returns an error about an option with
     its line in the file. existing: a sentence about the study of a file that exists, else empty. note: one about names in the file.
+    takes_over: whether this process has trained for a leader that has ended.
     """
 
     options: SearchOptions | PbtOptions
@@ -55,6 +56,7 @@ class PlannedStudy:
     refusal: Callable[[OptionFailure], HyperlaxError] | None = None
     existing: str = ""
     note: str = ""
+    takes_over: bool = False
 
     def run(self) -> int:
         """Run the study to its end, or print its plan. Returns the exit status."""
@@ -254,6 +256,14 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     return run() if options.quiet else run(reporter())
 
 
+def train_on_ray(actor: Any, about: Mapping[str, Any]) -> str:
+    """Train as an agent on Ray; see `ray_study.train`."""
+    from hyperlax.study.ray_study import train
+    from hyperlax.tracking.place import with_address
+
+    return train(actor, about, with_address)
+
+
 def _run_where_it_trains(
     study: PlannedStudy, tracked: Callable[[EngineConfig], EngineConfig], run: Callable[..., int]
 ) -> int:
@@ -264,12 +274,20 @@ def _run_where_it_trains(
     assert isinstance(study.options, SearchOptions)
     if study.options.engine == "ray":
         from hyperlax.study.ray_study import run_on_ray
+        from hyperlax.tracking.place import address_to_send
 
-        return run_on_ray(study.options, study.recipe, study.directory, tracked, lambda make: run(make_backend=make))
+        def address(config: EngineConfig) -> tuple[EngineConfig, str]:
+            return (led := tracked(config)), address_to_send(led)
+
+        main = f"{__name__}:{train_on_ray.__name__}"
+        return run_on_ray(
+            study.options, study.recipe, study.directory, main, address, lambda make: run(make_backend=make)
+        )
     if study.options.agents == "none":
         from hyperlax.study.study_run import local_backend
 
         return run(make_backend=lambda config, checkpoints: local_backend(tracked(config), checkpoints))
     from hyperlax.study.leading import run_with_agents
 
-    return run_with_agents(study.directory, study.options.agents, tracked, lambda make: run(make_backend=make))
+    begun = "The leader has ended. This process leads now." if study.takes_over else ""
+    return run_with_agents(study.directory, study.options.agents, tracked, lambda make: run(make_backend=make), begun)

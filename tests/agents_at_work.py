@@ -126,7 +126,7 @@ def meanwhile(function: Callable[..., None], *arguments: Any) -> Iterator[thread
 
 def eventually(condition: Callable[[], Any]) -> Any:
     """Wait until a condition is true, and return its value."""
-    until = time.monotonic() + 15
+    until = time.monotonic() + 40
     while not (found := condition()):
         assert time.monotonic() < until, "it never came true"
         time.sleep(0.005)

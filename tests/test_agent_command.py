@@ -25,10 +25,13 @@ PPO = (
 )
 
 
-def start(words: Sequence[str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
+def start(words: Sequence[str], cwd: Path, log: Path, has_own_session: bool = False) -> subprocess.Popen[bytes]:
     """A command in a process of its own."""
     command = [sys.executable, "-m", "hyperlax.cli", *words]
-    return subprocess.Popen(command, cwd=cwd, stdout=log.open("wb"), stderr=subprocess.STDOUT)
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            command, cwd=cwd, stdout=out, stderr=subprocess.STDOUT, start_new_session=has_own_session
+        )
 
 
 def hosts(directory: Path) -> list[str]:
@@ -70,6 +73,8 @@ def test_functions_train_in_agents_as_in_one_process(
     [
         ("agent nowhere", "agent nowhere: is not a directory. Give the directory of a study"),
         ("agent empty", "agent empty: holds no study.json"),
+        ("agent above", "agent above: holds no study.json. Give the study below it: above/ppo_mlp/gymnax_cartpole"),
+        ("agent above/ppo_mlp", "Give the study below it: above/ppo_mlp/gymnax_cartpole"),
         ("agent empty --idle-timeout -1", "--idle-timeout needs"),
         (
             f"{FUNCTIONS} --in-flight 2",
@@ -83,6 +88,8 @@ def test_refusals(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (study := tmp_path / "above" / "ppo_mlp" / "gymnax_cartpole").mkdir(parents=True)
+    (study / "study.json").touch()
     assert cli.main(shlex.split(words)) == 2
     assert said in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from hyperlax.agent import Policy
-from hyperlax.analysis.pages import report_page
+from hyperlax.analysis.pages import report_page, write_pages
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.backends import work
 from hyperlax.backends.agent_process import AgentProcess
@@ -28,7 +28,10 @@ from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
 from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.files import write_text
+from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.io_errors import ending_on_io_error, run_again
+from hyperlax.study.leading import join
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.view import load_study
 from hyperlax.trial import SegmentResult
@@ -105,6 +108,20 @@ def test_only_one_agent_gets_a_batch(tmp_path: Path) -> None:
         thread.join()
     assert sorted(won) == [f"b{number:05d}-{0:012x}" for number in range(30)]
     assert {item.kind for item in work.items()} == {"claim"}
+
+
+def test_a_study_whose_files_for_agents_were_removed_continues(tmp_path: Path, alone: Case) -> None:
+    case = Case(tmp_path)
+
+    def remove() -> None:
+        eventually(lambda: list((case.directory / "work").glob("engine-*.json")))
+        Work(case.directory).clear()  # as a leader does that has ended
+        with at_work(case, FakeBackend()):
+            eventually(lambda: has_ended(case))
+
+    with meanwhile(remove):
+        assert case.start(leading(case, lease=0.5)) == 0
+    assert case.told() == alone.told()
 
 
 def test_a_batch_whose_lease_ran_out_is_trained_by_another_agent(
@@ -237,6 +254,16 @@ def test_words_do_not_depend_on_the_clock_of_an_agent(tmp_path: Path, hours: int
     assert "last heard of 3600 s ago" in "".join(agents_in_words(tmp_path, is_led=False))
 
 
+def test_agents_that_died_with_their_leader_grow_old(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    work.root.mkdir()
+    work.write_card("dead", AgentCard("host", 1, "cpu", 1, "now", {}))
+    then = time.time() - 7200
+    os.utime(work.root / "dead.agent", (then, then))
+    (line,) = agents_in_words(tmp_path, is_led=False)
+    assert 7200 <= float(line.split()[-3]) < 7260
+
+
 def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone: Case) -> None:
     case, slow, stop = Case(tmp_path), Slow(seconds=30.0), StopRequest()
     agent = AgentProcess(place_of(case.directory, case.recipe, slow), stop)
@@ -351,11 +378,47 @@ def test_an_agent_says_that_nobody_leads_and_that_the_study_is_gone(
     place = place_of(case.directory, case.recipe, FakeBackend(), is_led=lambda: False)
     AgentProcess(place, threading.Event(), idle_timeout=0.2).run()
     assert caplog.text.count("Nobody leads the study") == 1 and "Nothing to train for 0.2 s." in caplog.text
-    AgentProcess(replace(place, is_led=lambda: True), threading.Event(), idle_timeout=0.2).run()
+    AgentProcess(
+        replace(place, is_led=lambda: True, trains_alone=lambda: True), threading.Event(), idle_timeout=0.2
+    ).run()
     assert "has no --agents and trains alone" in caplog.text
     case.directory.rmdir()
     with pytest.raises(HyperlaxError, match="the study was moved or removed"):
         AgentProcess(place, threading.Event()).run()
+
+
+def test_an_agent_says_for_whom_it_trains_and_at_the_end_only_that_the_study_has_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader takes its configuration back, writes its report, leaves the study, and says then that it has ended."""
+    monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.2)
+    caplog.set_level(logging.INFO, "hyperlax.backends")
+    case, led = Case(tmp_path), [True]
+    with at_work(case, FakeBackend(slots=2), is_led=lambda: led[0]):
+        lead(case)
+        time.sleep(1.0)
+        led[0] = False
+        time.sleep(0.25)
+        Work(case.directory).set_ended(True)
+        eventually(lambda: "has ended" in caplog.text)
+    said = [message for message in caplog.messages if "the study in" in message.lower()]
+    assert said == [
+        f"This agent trains for the study in {case.directory}, on 2 slots.",
+        f"The study in {case.directory} has ended.",
+    ]
+
+
+def test_the_command_of_an_agent_says_that_the_study_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path)
+    case.directory.mkdir(parents=True)
+
+    def move(agent: AgentProcess) -> None:
+        case.directory.rename(tmp_path / "moved")
+        write_text(case.directory / "work" / "n00000020.a.news", "")
+
+    monkeypatch.setattr(AgentProcess, "run", move)
+    with pytest.raises(HyperlaxError, match=f"^{case.directory}: the study was moved or removed.$"):
+        join(StudyDirectory(case.directory), case.recipe, 1, 0, FakeBackend().bind, any_device=True, idle_timeout=None)
 
 
 @pytest.mark.parametrize("is_training", [True, False])
@@ -447,7 +510,7 @@ def test_the_end_of_a_batch_reads_back_as_it_was(tmp_path: Path) -> None:
 def test_the_report_and_show_say_who_trains_what_where(
     tmp_path: Path, alone: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    case, seen = Case(tmp_path), list[tuple[str, str]]()
+    case, seen = Case(tmp_path, write_pages=write_pages), list[tuple[str, str]]()
 
     def look(agents: list[AgentProcess], slow: Slow) -> None:
         assert slow.asleep.wait(20)
@@ -465,6 +528,8 @@ def test_the_report_and_show_say_who_trains_what_where(
         rf"{name} on \S+, a device of a test, since \S+: trials 0, 1, 2 \(evaluation 0 of \d+\); last heard of \d+ s ago\."
     )
     assert line.search(shown) and line.search(page)
+    report = (case.directory / "report.html").read_text()
+    assert "<h2>Agents</h2>" in report and "last heard of" not in report
     record = load_study(case.directory, "report").record
     (own,) = StudyData(record).agents
     assert own[:5] == (name, socket.gethostname(), "a device of a test", len(case.batches()), 12)

@@ -16,6 +16,7 @@ from hyperlax.engine.checkpoint import CheckpointManager, Metadata, SaveTimer
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.programs import Programs
 from hyperlax.engine.session import LaneSession
+from hyperlax.files import staying
 from hyperlax.trial import BatchResult, Trial
 from tests import small
 from tests.toy import Descent, backend, batch, batches, numbers, run, same_curves, trial
@@ -201,6 +202,14 @@ def test_a_disk_that_will_not_have_it_costs_no_training(
     result = trained(backend(), BATCH, saved, 9)
     assert same(result, run(backend(), BATCH))
     assert "(No space left on device): training continues." in caplog.text and not list(tmp_path.iterdir())
+
+
+def test_a_study_that_is_moved_says_so_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (study := tmp_path / "study").mkdir()
+    with staying(study):
+        study.rename(tmp_path / "moved")
+        assert trained(backend(), BATCH, CheckpointManager(study / "checkpoints", 0.0), 9)
+    assert caplog.text == "" and not study.exists()
 
 
 def test_saved_batches_are_forgotten_by_any_of_their_trials(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from hyperlax import cli
-from hyperlax.backends.local_agents import shares
+from hyperlax.backends.local_agents import Share, shares
 from hyperlax.engine import device
 from hyperlax.errors import OptionError
 from hyperlax.files import decode
@@ -60,8 +60,8 @@ def test_a_device_that_does_not_exist_is_refused_before_anything_runs(
         assert cli.main(shlex.split(SEARCH)) == 0
         words = "agent my_optuna_studies/own_lanes --devices 0,7"
     elif command == "a file":
-        Path("s.yaml").write_text(f"algo_and_network_config: {TABLES / 'own_lanes.py'}\ndevices: [0, 7]\n")
-        words = "run-study s.yaml"
+        Path("s.yaml").write_text(f"algo_and_network_config: {TABLES / 'own_lanes.py'}\n")
+        words = "run-study s.yaml --devices 0,7"
     before = sorted(tmp_path.rglob("*"))
     assert cli.main(shlex.split(words)) == 2
     there = "0,7: there is no device 7. JAX has 1 device here: 0 (cpu). Name some of these, or leave "
@@ -78,7 +78,17 @@ def test_what_trains_in_processes_has_no_devices(tmp_path: Path, capsys: pytest.
     assert f"--devices: own_code trains a function, and {said}" in capsys.readouterr().err
     assert cli.main(shlex.split(search)) == 0
     assert cli.main(["agent", str(tmp_path / "own_code"), "--devices", "0"]) == 2
-    assert "--devices: own_code trains in processes, which see the GPUs" in capsys.readouterr().err
+    assert f"--devices: own_code trains a function, and {said}" in capsys.readouterr().err
+
+
+def test_one_that_joins_trains_on_the_devices_of_its_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file := tmp_path / "s.yaml").write_text("algo_and_network_config: ppo_mlp\n")
+    found: list[Share] = []
+    monkeypatch.setattr("hyperlax.study.joining.lead_or_join", lambda plan, share: found.append(share) or 0)
+    assert cli.main(["run-study", str(file), "--join", "--devices", "0,1"]) == 0
+    assert found == [Share(("--devices", "0,1"))]
 
 
 def test_a_resume_may_train_on_another_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +97,7 @@ def test_a_resume_may_train_on_another_device(tmp_path: Path, capsys: pytest.Cap
     assert cli.main([*resumed, "--devices", "1"]) == 2
     assert "--devices 1: there is no device 1" in capsys.readouterr().err
     assert cli.main(resumed) == 0
+    assert "devices" not in decode(tmp_path / "own_lanes" / "study.json", dict[str, Any])["arguments"]
 
 
 def made_up(monkeypatch: pytest.MonkeyPatch, platform: str, count: int) -> list[Any]:
@@ -124,6 +135,9 @@ def test_a_gpu_that_is_not_chosen_is_not_opened(monkeypatch: pytest.MonkeyPatch)
             OptionError, match=r"1: there is no device 1. JAX has 2 devices here: 0 \(a GPU\), 2 \(a GPU\)"
         ):
             device.local_devices([1])
+        made_up(monkeypatch, "gpu", 3)
+        with pytest.raises(ValueError, match="longer"):  # JAX has more than were asked for
+            device.local_devices()
     finally:
         jax.config.update("jax_cuda_visible_devices", "all")
 

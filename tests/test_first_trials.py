@@ -49,12 +49,16 @@ def test_a_study_begins_with_the_recipe_and_what_is_enqueued_also_after_an_inter
 
 
 def test_a_space_without_the_recipes_configuration_says_which_entry_excludes_it(tmp_path, caplog):
-    case = Case(tmp_path, {**SPACE, GAMMA: UniformContinuous(domain=(0.5, 0.6))}, default_trial=True, n_trials=2)
+    changes = {GAMMA: UniformContinuous(domain=(0.5, 0.6)), LAYERS: Categorical(values=[[4], [8, 8]])}
+    case = Case(tmp_path, {**SPACE, **changes}, default_trial=True, n_trials=2)
     with caplog.at_level(logging.INFO, "hyperlax"):
         assert case.start() == 0
     place, note, *_ = caplog.messages
     assert place == f"Study test_study in {case.directory}."
-    assert f"{GAMMA} = {BASE[GAMMA]}, not in UniformContinuous(domain=[0.5, 0.6])" in note
+    assert note.endswith(
+        f": gamma = {BASE[GAMMA]}, not in UniformContinuous(domain=[0.5, 0.6]); "
+        f"actor_network.pre_torso.layer_sizes = {BASE[LAYERS]}, not among [4], [8, 8]."
+    )
     assert json.loads((case.directory / "study.json").read_text())["first_trials"] == []
 
 

@@ -53,7 +53,7 @@ def test_the_next_process_leads_when_the_leader_is_killed(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cli.main(shlex.split(f"run-study {file} --output-root {tmp_path / 'alone'}")) == 0
-    monkeypatch.setenv("SLOW", "0.2")
+    monkeypatch.setenv("SLOW", "0.4")
     words = ["run-study", str(file), "--join", "--output-root", str(tmp_path / "joined")]
     joined = tmp_path / "joined" / "score"
     leader = start(words, tmp_path, tmp_path / "leader.log")
@@ -63,7 +63,10 @@ def test_the_next_process_leads_when_the_leader_is_killed(
     leader.send_signal(signal.SIGKILL)
     assert leader.wait() == -9, (tmp_path / "leader.log").read_text()
     statuses = [other.wait() for other in others]
-    assert statuses == [0, 0], "".join((tmp_path / f"other_{index}.log").read_text() for index in range(2))
+    said = "".join((tmp_path / f"other_{index}.log").read_text() for index in range(2))
+    assert statuses == [0, 0], said
+    assert said.count("The leader has ended. This process leads now.") == 1 and "Nobody leads" not in said
+    assert "This agent trains for the study in" in said and "trains alone" not in said
     (alone,) = (tmp_path / "alone").iterdir()
     assert results(joined) == results(alone)
     assert len(hosts(joined)) == 12

@@ -2,15 +2,23 @@
 
 import errno
 import os
+import re
 import socket
 import threading
 import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from hyperlax.backends.desk import ticket_of
+from hyperlax.backends.work import Work
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError
-from hyperlax.files import write_text
+from hyperlax.files import staying, write_text
+from hyperlax.samplers.base import AskedTrial
 from hyperlax.study import lock
+from hyperlax.study.database import StudyDatabase
 from hyperlax.study.lock import StudyRunning, holder_of, only_one_process
 
 pytestmark = pytest.mark.timeout(60)
@@ -110,6 +118,79 @@ def test_a_process_that_was_not_heard_of_is_told_that_another_has_the_study(tmp_
             write_text(tmp_path / "a" / "file", "")
     assert caplog.messages == [f"{tmp_path}: {OTHER} has taken this study, since it did not hear of this process."]
     assert (tmp_path / ".lock").read_text() == f"{OTHER}\n"
+
+
+def test_one_that_has_lost_the_study_neither_writes_the_database_nor_removes_files(tmp_path):
+    with closing(StudyDatabase(tmp_path / "study.db", "study", {"value": "maximize"})) as database:
+        database.insert([AskedTrial(params={}, user_attrs={}, system_attrs={})], {})
+        database.start([0])
+        work, saved = Work(tmp_path), CheckpointManager(tmp_path / "checkpoints", 1.0)
+        work.offer("b00003-0123456789ab", ticket_of({3: {}}, "e", 0))
+        work.put_engine("0" * 12, "{}")
+        for name in ("trial_00003.npz", "pool_000.npz", ".trial_00004.npz.tmp"):
+            write_text(tmp_path / "checkpoints" / name, "")
+        before = sorted(tmp_path.rglob("*"))
+        with staying(tmp_path) as place:
+            place.is_lost = True
+            for write in (lambda: database.requeue([0]), work.clear, lambda: saved.forget([3])):
+                with pytest.raises(OSError, match="another process has taken the study"):
+                    write()
+            saved.save_pools([])
+            saved.tidy()
+        assert database.trials()[0].state.name == "RUNNING"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_one_that_ends_leaves_the_name_of_another(tmp_path, monkeypatch):
+    read = lock._text_in
+    with only_one_process(tmp_path):
+        own = (tmp_path / ".lock").read_text().strip()
+        (tmp_path / ".lock").write_text(f"{OTHER}\n")
+        monkeypatch.setattr(lock, "_text_in", lambda file: own if file.writable() else read(file))  # an old copy
+    assert (tmp_path / ".lock").read_text() == f"{OTHER}\n"
+
+
+def test_a_name_that_was_erased_is_written_again_unless_the_lease_has_run_out(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.3)
+    file, lost = tmp_path / ".lock", threading.Event()
+    with only_one_process(tmp_path, lost=lost.set):
+        text = file.read_text()
+        file.write_text("")
+        time.sleep(0.3)
+        assert file.read_text() == text and not lost.is_set()
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + 60)  # it was suspended
+        file.write_text("")
+        assert lost.wait(10)
+    assert caplog.messages == [
+        f"{tmp_path}: another process has taken this study, since it did not hear of this process."
+    ]
+
+
+def test_a_lock_that_cannot_be_read_is_said_once(tmp_path, monkeypatch, caplog):
+    def refuse(path, flags):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.3)
+    with only_one_process(tmp_path):
+        monkeypatch.setattr(lock, "open_regular", refuse)
+        time.sleep(0.5)
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path}: the lock cannot be renewed. Another process may take the study. ")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not say when a process began")
+def test_the_number_of_a_dead_process_may_be_that_of_another_one(tmp_path, monkeypatch, without_locks):
+    with only_one_process(tmp_path):
+        text = (tmp_path / ".lock").read_text()
+        assert holder_of(tmp_path)
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 1e9)
+    (tmp_path / ".lock").write_text(
+        re.sub(r"began \d+", "began 1", text)
+    )  # as of a container before, with process 1 too
+    assert holder_of(tmp_path) is None
+    with only_one_process(tmp_path):
+        pass
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from hyperlax.analysis.tables import EXTENSIONS, default_path
-from hyperlax.analysis.terminal import PLAIN, sparkline
+from hyperlax.analysis.terminal import PLAIN, sparkline, study_text
 from hyperlax.cli import main
 from hyperlax.errors import format_number
 from hyperlax.files import read_csv
@@ -127,10 +127,10 @@ def test_a_study_whose_space_is_used_up_is_finished(tmp_path, more):
     case = Case(tmp_path, FINITE, n_trials=100, **more)
     assert case.start(timeout=1e-9) == 0
     opened = load_study(case.directory, "list")
-    assert (opened.state, opened.finished, opened.total) == ("stopped", 0, 15)
+    assert (opened.state, opened.record.finished, opened.record.total) == ("stopped", 0, 15)
     assert case.resume() == 0
     opened = load_study(case.directory, "list")
-    assert (opened.state, opened.finished, opened.total) == ("finished", 15, 15)
+    assert (opened.state, opened.record.finished, opened.record.total) == ("finished", 15, 15)
 
 
 def test_a_sweep_may_repeat_a_configuration_of_a_finite_space(tmp_path):
@@ -140,7 +140,7 @@ def test_a_sweep_may_repeat_a_configuration_of_a_finite_space(tmp_path):
     stored["arguments"] |= {"sampling_method": "random", "num_levels": 5, "n_trials": 20}
     (case.directory / "study.json").write_text(json.dumps(stored))
     opened = load_study(case.directory, "list")
-    assert (opened.state, opened.total) == ("stopped", 20)
+    assert (opened.state, opened.record.total) == ("stopped", 20)
 
 
 def test_a_study_that_a_process_holds_is_running_and_can_be_looked_at(case):
@@ -172,6 +172,17 @@ def test_the_best_are_shown_with_their_curves_on_one_scale(case, capsys):
     assert shown[1].startswith("finished, 12/12 trials (1 failed); maximize peak_performance")
     points = len(read_csv(case.batch_of(best[0].number) / "curves.csv")) // 8
     assert all(len(line.split()[-1]) >= points for line in shown[-3:])
+
+
+def test_a_value_is_not_shown_as_a_curve(case, tmp_path, capsys):
+    record = load_study(case.copy(tmp_path / "copy").directory, "show").record
+    assert "learning curve" in study_text(record, "finished", 12, 3)
+    for path in record.directory.rglob("curves.csv"):
+        header, *rows = path.read_text().splitlines()
+        kept = [row for row in rows if row.split(",")[2] == rows[0].split(",")[2]]
+        path.write_text("\n".join([header, *kept, ""]))
+    shown = study_text(load_study(record.directory, "show").record, "finished", 12, 3)
+    assert "learning curve" not in shown and len(shown.splitlines()[-1].split()) == 2
 
 
 def test_one_trial_is_shown_whole(case, capsys):

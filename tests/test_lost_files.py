@@ -52,6 +52,14 @@ def test_files_that_are_gone_are_named_in_a_line_each_and_the_rest_is_drawn(case
     assert (case.told(), read(case, "trials.csv"), read(case, "best_optuna_params.json")) == (told, table, best)
 
 
+def test_a_resume_keeps_the_report_and_writes_a_damaged_one_again(case):
+    report, whole = case.directory / "report.html", read(case, "report.html")
+    written = report.stat().st_mtime_ns
+    assert case.resume() == 0 and report.stat().st_mtime_ns == written
+    report.write_text(whole.replace("<h2>", "<h2>Damaged ", 1))
+    assert case.resume() == 0 and "<h2>Damaged " not in read(case, "report.html")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A finished study that no test changes."""

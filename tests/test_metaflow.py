@@ -99,7 +99,7 @@ def test_the_run_of_a_killed_task_leaves_a_partial_study_and_a_resume_continues(
     before = {trial.number: trial.params for trial in partial.record.trials if trial.state == "COMPLETE"}
     (tmp_path / "again").touch()
     status, text = flow("resume", LOST="1")
-    assert status == 0 and "3 trials of the run have ended already" in text, text
+    assert status == 0 and "3 trials of the run ended before" in text, text
     whole = flow.studies()[-1]
     assert whole.state == "finished" and sorted(states_of(whole)) == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
     assert {trial.number: trial.params for trial in whole.record.trials}.items() >= before.items()
@@ -203,6 +203,22 @@ def test_a_coordinator_gives_up_after_its_timeout_and_its_direction_counts(capsy
     assert "the study will maximize loss" in capsys.readouterr().out
 
 
+def test_what_metaflow_cannot_say_is_told_once(monkeypatch, capsys):
+    monkeypatch.setattr(coordinator, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(coordinator, "_POLL_SECONDS", 0.01)
+    thread, _ = coordinating(total=1, timeout=1)
+    thread.join(timeout=30)
+    assert capsys.readouterr().out.count("The tasks of the run cannot be seen now: ") == 1
+
+
+def test_a_coordinator_on_another_host_is_not_reached_through_the_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "a")
+    monkeypatch.delenv(variable := "no_grpc_proxy", raising=False)
+    for host in ("a", "b", "c", "b"):
+        trials._go_directly_to(host)
+    assert os.environ[variable] == "a,b,c"
+
+
 def test_a_task_that_is_tried_again_counts_once():
     study = optuna.create_study()
     for state in (TrialState.FAIL, TrialState.RUNNING, TrialState.COMPLETE):
@@ -271,7 +287,7 @@ def test_the_batch_mode_suggests_beforehand_and_makes_the_study_again():
     study = rebuild_study([*tasks, SimpleNamespace(), SimpleNamespace()], objective="x")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "FAIL", "FAIL"]
     assert study.best_value == min(config.params["x"] for config in configs[:2])
-    with pytest.raises(HyperlaxError, match="none of 1 trials is complete"):
+    with pytest.raises(HyperlaxError, match="no complete one among 1 trial"):
         rebuild_study([SimpleNamespace()], objective="x")
 
 

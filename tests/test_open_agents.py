@@ -71,6 +71,16 @@ def curves(case: Case) -> list[str]:
     return sorted(row for path in case.directory.rglob("curves.csv") for row in path.read_text().splitlines()[1:])
 
 
+def test_an_agent_says_what_it_trained_and_what_was_stopped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hyperlax.backends")
+    case = Case(tmp_path, **KINDS["asha"])
+    with at_work(case, FakeBackend()):
+        assert case.start(leading(case)) == 0
+    for number, state in enumerate(case.states()):
+        said = {f"Trained trial {number}.", f"Stopped trial {number}."} & set(caplog.messages)
+        assert said and (state == "PRUNED" or f"Trained trial {number}." in said)
+
+
 def test_the_number_in_flight_decides_and_not_who_trains(tmp_path: Path, finished: Finished) -> None:
     more = {**KINDS["asha"], "in_flight": 5, "optuna_study_batch_size": "auto"}
     alone, case = finished(tmp_path / "alone", **more), Case(tmp_path / "agents", **more)

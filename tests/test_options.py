@@ -108,7 +108,7 @@ OTHER: dict[str, Any] = {
     "output_root": "yes", "log_level": "WARNING", "seed": 5, "num_seeds": 2, "aggregate": "worst", "seed_schedule": "racing",
     "total_timesteps": 200_000, "num_evaluations": 4, "num_eval_episodes": 3, "confirm_top": 2, "confirm_seeds": 4,
     "save_agents": "all", "timeout": 60.0, "max_failure_rate": 0.25, "checkpoint_seconds": 7.0, "compilation_cache": False,
-    "devices": (0, 1), "engine": "ray", "agent_resources": "cpu=2,gpu=1",
+    "engine": "ray", "agent_resources": "cpu=2,gpu=1",
 }  # fmt: skip
 
 

@@ -37,7 +37,9 @@ pytestmark = pytest.mark.timeout(120)
 SMALL = TABLES / "own_lanes.py"
 SEARCH = f"optuna-hp-search --algo-and-network-config {SMALL} --seed 3"
 SEED, SEEDS = 5, 2
-OF_RL = re.compile(r"environment|\breturns?\b|polic|agent(?!s none|s</td>)|episode|random|rollout", re.IGNORECASE)
+OF_RL = re.compile(
+    r"environment|\breturns?\b|polic|agent(?!s none|s</td>|_<wbr>resources)|episode|random|rollout", re.IGNORECASE
+)
 """Words of reinforcement learning. The option `agents` is about processes."""
 
 

@@ -70,7 +70,7 @@ def test_the_plan_is_told_once_when_training_starts(tmp_path: Path, caplog: pyte
     case = Case(tmp_path, **ASHA, optuna_study_batch_size=8)
     assert case.start(FakeBackend(lanes=3)) == 0
     planned = [message for message in caplog.messages if "->" in message]
-    assert planned == ["8 trials -> 1 program (1 known), 3 batches, if none is pruned."]
+    assert planned == ["First super-batch: 8 trials -> 1 program (1 known), 3 batches, if none is pruned."]
 
 
 def test_pruned_trials_have_their_intermediate_values_and_the_reason(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.backends.open import OpenLanes
+from hyperlax.engine import device
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.programs import Programs
 from hyperlax.engine.session import LaneSession
@@ -63,6 +65,13 @@ def trials(count: int = 8) -> list[Trial]:
 
 def prefix(curve: Any, points: int) -> Any:
     return type(curve)(*(x[:points] for x in list(vars(curve).values())[:6]), curve.episodes, curve.budget)
+
+
+def test_the_peak_of_memory_is_that_of_the_device_with_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (Mock(platform="gpu", device_kind="a GPU") for _ in range(2))
+    monkeypatch.setattr(device, "peak_memory_bytes", {first: 3, second: 5}.get)
+    pools = OpenLanes(toy.Descents(), Programs(1, 1), seed=0, slot_devices=[first, second])
+    assert pools.timing([])["peak_memory_bytes"] == 5
 
 
 @pytest.mark.parametrize("lanes", [3, 1])

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import os
 import re
 import shlex
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,13 +28,18 @@ from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.desk import Item, ticket_of
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.ray_desk import DeskInMemory, RayDesk
+from hyperlax.backends.ray_agents import RayAgents
+from hyperlax.backends.ray_cluster import connected
+from hyperlax.backends.ray_desk import AGENT, ClusterLost, DeskInMemory, RayDesk
 from hyperlax.backends.ray_files import AgentDesk, LeaderDesk
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import read_csv
 from hyperlax.recipe import from_source, load
+from hyperlax.study.ray_study import _settle
+from hyperlax.study.study_run import MakeBackend
+from hyperlax.trial import Trial
 from tests.agents_at_work import DEVICE, at_work
 from tests.desk import ROOT, hyperlax, python, study_of, write_small_recipes
 from tests.fake_backend import FakeBackend
@@ -40,6 +50,7 @@ from tests.test_own_code import results
 
 pytestmark = pytest.mark.timeout(180)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs pip install "hyperlax[ray]"')
+NICENESS = "RAY_worker_niceness"
 RECIPE = """
 import os, signal, time
 from pathlib import Path
@@ -65,16 +76,20 @@ DIES_ONCE = """if step == 2 and params["x"] == 0.5 and seed == 3 and not once.ex
             once.touch()
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)"""
+ENVIRONMENT = {NICENESS: "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+PRUNED: dict[str, Any] = {"pruner": "median", "pruner_min_segments": 1}
+RACING: dict[str, Any] = {"seed_schedule": "racing", "num_seeds": 3, "pruner_reduction_factor": 2}
+BATCH, SAVED = "b00003-0123456789ab", (Metadata((3,), {"jax": "1"}, 2, {}), {"weights": np.arange(5.0)})
 LEAVES_A_FILE = """(report.directory / f"was_here_{os.getppid()}").touch()
         time.sleep(0.4)"""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster with two CPUs, whose workers are not as nice to others as Ray has them."""
+    """A cluster with two CPUs."""
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason='needs pip install "hyperlax[ray]"')
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("RAY_worker_niceness", "0"), ("RAY_USAGE_STATS_ENABLED", "0"), ("PYTHONPATH", str(ROOT))):
+        for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
         yield made
@@ -104,33 +119,30 @@ def agents(directory: Path) -> list[str]:
 
 
 @needs_ray
-def test_a_study_on_ray_is_that_of_one_process(cluster: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    path = recipe(tmp_path / "code")
-    confirmed = "--confirm-top 1 --confirm-seeds 2"
-    assert cli.main(search(path, tmp_path / "alone", confirmed)) == 0
+def test_a_study_on_ray_is_that_of_one_process_also_if_an_actor_dies(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    path, confirmed = recipe(tmp_path / "code", DIES_ONCE), "--confirm-top 1 --confirm-seeds 2"
     capfd.readouterr()
-    assert cli.main(search(path, tmp_path / "ray", f"{confirmed} {on(cluster)}")) == 0
+    assert cli.main(search(path, tmp_path / "ray", f"{confirmed} --engine ray --ray-address local --agents 2")) == 0
+    said = capfd.readouterr()
+    assert not re.search(r"raylet|gcs|\bpid=|\[20\d\d-", said.out + said.err)
+    assert caplog.text.count("Lost trial 0: its agent died. Waiting for another agent.") == 1
+    assert cli.main(search(path, tmp_path / "alone", confirmed)) == 0
     alone, ray = (tmp_path / place / "score" for place in ("alone", "ray"))
     assert results(ray) == results(alone)
     assert (ray / "confirmation.csv").read_bytes() == (alone / "confirmation.csv").read_bytes()
-    assert len(set(agents(ray))) == 2 and all(agent.startswith("ray-") for agent in agents(ray))
+    assert len(set(agents(ray))) >= 2 and all(agent.startswith("ray-") for agent in agents(ray))
     assert list((ray / "work").iterdir()) == []
-    said = capfd.readouterr()
-    assert not re.search(r"raylet|gcs|\bpid=|\[20\d\d-", said.out + said.err)
 
 
 @needs_ray
-def test_an_actor_that_dies_loses_its_batch_once(
-    cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = recipe(tmp_path / "code", DIES_ONCE)
-    assert cli.main(search(path, tmp_path / "ray", f"{on(cluster)} --agents 2")) == 0
-    assert caplog.text.count("Lost trial 0: its agent died. Waiting for another agent.") == 1
-    assert cli.main(search(path, tmp_path / "alone")) == 0
-    assert results(tmp_path / "ray" / "score") == results(tmp_path / "alone" / "score")
-
-
-@needs_ray
+@pytest.mark.slow
 def test_what_a_stopped_study_keeps_comes_to_the_leader_and_goes_on(cluster: Any, tmp_path: Path) -> None:
     path, root = recipe(tmp_path / "code", LEAVES_A_FILE), tmp_path / "ray"
     study = root / "score"
@@ -161,6 +173,87 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, capsys: py
     said = capsys.readouterr().err
     assert f"No Ray cluster can be used at {address} (Connection refused)." in said and len(said.splitlines()) == 1
     assert not (tmp_path / "score").exists()
+
+
+@needs_ray
+def test_processes_of_an_own_cluster_are_beyond_signals_to_the_leaders_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray._private import services
+
+    found: list[Any] = []
+
+    def init(*arguments: Any, **more: Any) -> None:
+        process = services.start_ray_process([sys.executable, "-c", "input()"], "test", True, pipe_stdin=True).process
+        found.extend((os.getpgid(process.pid), process.pid, os.environ[NICENESS]))
+        process.communicate(b"\n")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.delenv(NICENESS, raising=False)
+    with connected("local", {"CPU": 2.0}):
+        pass
+    group, process, niceness = found
+    assert group == process and niceness == "0"
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("cpu=9", "--agent-resources cpu=9: this machine has 2 CPUs. Give less, or"),
+        ("cpu=1,gpus=1", "--agent-resources cpu=1,gpus=1: this machine has 2 CPUs and no `gpus`. Did you mean `gpu`?"),
+        ("gpu=1", "--agent-resources gpu=1: this machine has 2 CPUs and no `gpu`. Give less, or the --ray-address"),
+    ],
+)
+def test_what_this_machine_has_not_is_refused_before_anything_runs(
+    given: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    ended: list[bool] = []
+    monkeypatch.setattr(ray, "init", lambda *arguments, **more: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    path = recipe(tmp_path / "code")
+    assert cli.main(search(path, tmp_path / "ray", f"--engine ray --agent-resources {given}")) == 2
+    assert said in capsys.readouterr().err
+    assert ended == [True] and not (tmp_path / "ray").exists()
+
+
+def test_a_lost_cluster_is_told_with_the_command_that_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*arguments: Any) -> None:
+        raise ClusterLost("The Ray cluster cannot be reached any more.")
+
+    agents = SimpleNamespace(about={}, close=lambda: None)
+    for name, value in {
+        "find_spec": lambda package: True,
+        "connected": lambda address, resources: nullcontext(),
+        "room_for": lambda resources: 2,
+        "make_desk": lambda study: None,
+        "RayAgents": lambda *arguments: agents,
+        "make_agents": lose,
+    }.items():
+        monkeypatch.setattr(f"hyperlax.study.ray_study.{name}", value)
+    assert cli.main(search(recipe(tmp_path / "code"), tmp_path, "--engine ray")) == 1
+    study = tmp_path / "score"
+    said = capsys.readouterr().err
+    assert said.endswith(
+        f"All that is complete is kept. To resume:\n  hyperlax optuna-hp-search --resume-from {study}\n"
+    )
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_signal_to_the_group_of_a_leader_with_an_own_cluster_hands_everything_back(tmp_path: Path) -> None:
+    path, log = recipe(tmp_path / "code", LEAVES_A_FILE), tmp_path / "leader.log"
+    leader = start_command(search(path, tmp_path / "ray", "--engine ray"), tmp_path, log, has_own_session=True)
+    until_there(tmp_path / "ray" / "score" / "optuna_exec_batch_0000" / "success.txt")
+    os.killpg(leader.pid, signal.SIGTERM)
+    assert leader.wait() == 143, log.read_text()
+    assert "To resume:" in log.read_text() and "Lost" not in log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -264,17 +357,22 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> _Actor:
     return _Actor()
 
 
-@pytest.mark.parametrize("given", [{}, {"pruner": "median", "pruner_min_segments": 1}], ids=["closed", "pruned"])
-def test_a_desk_in_memory_does_what_a_directory_does(actor: _Actor, tmp_path: Path, given: dict[str, Any]) -> None:
-    case = Case(tmp_path / "memory", **given)
+def leading(actor: _Actor, case: Case) -> MakeBackend:
+    """What makes the backend of a study's leader."""
 
     def make(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         desk, planner = LeaderDesk(actor, case.directory), FakeBackend().bind(config, checkpoints)
         return make_agents(desk, planner, config, DEVICE, LocalAgents(case.directory), checkpoints)
 
+    return make
+
+
+@pytest.mark.parametrize("given", [{}, PRUNED], ids=["closed", "pruned"])
+def test_a_desk_in_memory_does_what_a_directory_does(actor: _Actor, tmp_path: Path, given: dict[str, Any]) -> None:
+    case = Case(tmp_path / "memory", **given)
     desks = [AgentDesk(actor, "a study", tmp_path / f"agent_{index}", 0.0) for index in range(2)]
     with at_work(case, FakeBackend(), desk=desks[0]), at_work(case, FakeBackend(), desk=desks[1]):
-        assert case.start(make) == 0
+        assert case.start(leading(actor, case)) == 0
     alone = Case(tmp_path / "alone", **given)
     assert alone.start(FakeBackend()) == 0
     assert case.told() == alone.told()
@@ -283,12 +381,9 @@ def test_a_desk_in_memory_does_what_a_directory_does(actor: _Actor, tmp_path: Pa
 
 
 def test_what_an_agent_saves_comes_to_the_leader_and_to_the_next_agent(actor: _Actor, tmp_path: Path) -> None:
-    (study := tmp_path / "study").mkdir()
-    leader = LeaderDesk(actor, study)
-    first, second = (AgentDesk(actor, "a study", tmp_path / name, 0.0) for name in ("first", "second"))
+    study, (leader, (first, second)), (metadata, arrays) = tmp_path / "study", _desks(actor, tmp_path), SAVED
     leader.put_engine("e", json.dumps({"config": {"is_confirmation": False}}))
-    leader.offer("b00003-0123456789ab", ticket_of({3: {}}, "e", 0))
-    metadata, arrays = Metadata((3,), {"jax": "1"}, 2, {}), {"weights": np.arange(5.0)}
+    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
     (item,) = first.items()
     claim = _taken(first, item, "one")
     assert second.claim(item, "two") is None
@@ -312,6 +407,98 @@ def test_what_an_agent_saves_comes_to_the_leader_and_to_the_next_agent(actor: _A
     assert leader.items() == [] and actor.call.remote("names", "") == []
 
 
+class _LeavesFiles(FakeBackend):
+    """A fake whose trials leave a file of their own."""
+
+    def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = 0) -> list[int]:
+        entered = super().enter(trials, repetition, group)
+        assert self.checkpoints
+        for number in entered:
+            (self.checkpoints.own_directory(number) / f"model_{repetition}").touch()
+        return entered
+
+
+@pytest.mark.parametrize("given", [PRUNED, {**RACING, "n_trials": 4}], ids=["pruned", "racing"])
+def test_files_of_own_code_come_to_the_leader_when_a_trial_ends(
+    actor: _Actor, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    case, desk = Case(tmp_path / "memory", **given), AgentDesk(actor, "a study", tmp_path / "agent", 60.0)
+    with at_work(case, _LeavesFiles(fail={1: "it was told to"}), desk=desk, checkpoints=desk.checkpoints):
+        assert case.start(leading(actor, case)) == 0
+    states = case.states()
+    assert states.count("FAIL") == 1 and "COMPLETE" in states
+    for number, state in enumerate(states):
+        models = {path.name for path in (case.directory / "trials" / f"trial_{number:05d}").glob("*")}
+        if state == "COMPLETE":
+            assert models == {f"model_{repetition}" for repetition in range(given.get("num_seeds", 1))}
+            assert not (tmp_path / "agent" / "trials" / f"trial_{number:05d}").exists()
+        elif state == "FAIL":
+            assert models
+
+
+def test_what_an_agent_has_saved_is_there_for_the_next_one_when_it_dies(actor: _Actor, tmp_path: Path) -> None:
+    leader, (one, two) = _desks(actor, tmp_path)
+    CheckpointManager(tmp_path / "study" / "checkpoints", 0.0).owned_by("before").save_pools([SAVED])
+    leader.put_engine("e", json.dumps({"config": {"is_confirmation": False}}))
+    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
+    claim = _taken(one, one.items()[0], "one")
+    one.checkpoints(False).save_batch(*SAVED)
+    leader.cards()
+    (one.checkpoints(False).own_directory(3) / "weights").write_bytes(b"12")
+    one.renew(claim)
+    time.sleep(0.01)
+    one.renew(claim)
+    leader.forget(BATCH)
+    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
+    _taken(two, two.items()[0], "two")
+    found = two.checkpoints(False).load_batch([3])
+    assert found is not None and found[0] == SAVED[0]
+    assert (two.checkpoints(False).own_directory(3) / "weights").read_bytes() == b"12"
+    (tmp_path / "study" / "checkpoints" / "pool_before_000.npz").unlink()
+    leader.cards()
+    assert not any("pool" in name for name in actor.call.remote("names", ""))
+
+
+def test_a_late_agent_does_not_replace_the_files_of_another(actor: _Actor, tmp_path: Path) -> None:
+    leader, (late, other) = _desks(actor, tmp_path)
+    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
+    claim = _taken(late, late.items()[0], "late")
+    (late.checkpoints(False).own_directory(3) / "name").write_text("late")
+    leader.forget(BATCH)
+    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
+    now = _taken(other, other.items()[0], "other")
+    (other.checkpoints(False).own_directory(3) / "name").write_text("other")
+    other.send_files(now)
+    late.checkpoints(False).save_batch(*SAVED)
+    late.send_files(claim)
+    leader.cards()
+    assert (tmp_path / "study" / "trials" / "trial_00003" / "name").read_text() == "other"
+    assert not (tmp_path / "study" / "checkpoints").exists()
+
+
+def test_a_directory_that_comes_is_there_as_a_whole_or_as_before(actor: _Actor, tmp_path: Path) -> None:
+    leader, _ = _desks(actor, tmp_path)
+    (before := tmp_path / "study" / "trials" / "trial_00003").mkdir(parents=True)
+    (before / "weights").write_bytes(b"12")
+    with io.BytesIO() as content:
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.writestr("weights", "3" * 1000)
+        damaged = content.getvalue().replace(b"333", b"444")
+    actor.call.remote("save", ("", "", ""), "trials/trial_00003.zip", damaged)
+    with pytest.raises(zipfile.BadZipFile):
+        leader.cards()
+    assert (before / "weights").read_bytes() == b"12"
+    leader.put_engine("e", json.dumps({"config": {"is_confirmation": False}}))
+    assert [path.name for path in before.parent.iterdir()] == ["trial_00003"]
+
+
+def _desks(actor: _Actor, directory: Path) -> tuple[LeaderDesk, list[AgentDesk]]:
+    """The desks of a leader and of two agents."""
+    (directory / "study").mkdir()
+    agents = [AgentDesk(actor, "a study", directory / name, 0.0) for name in ("first", "second")]
+    return LeaderDesk(actor, directory / "study"), agents
+
+
 def _taken(desk: AgentDesk, item: Item, agent: str) -> Item:
     """An item that an agent has read and claimed."""
     assert desk.read(item) is not None
@@ -322,7 +509,7 @@ def _taken(desk: AgentDesk, item: Item, agent: str) -> Item:
 
 def test_a_leader_takes_no_other_files(actor: _Actor, tmp_path: Path) -> None:
     leader = LeaderDesk(actor, tmp_path)
-    actor.call.remote("save", 3, "trials/../../trial_00003.zip", b"")
+    actor.call.remote("save", ("", "", ""), "trials/../../trial_00003.zip", b"")
     with pytest.raises(HyperlaxError, match="which no agent saves"):
         leader.cards()
 
@@ -333,6 +520,64 @@ def test_agents_of_a_node_share_its_cores(actor: _Actor) -> None:
     actor.call.remote("remove_card", "one")
     assert actor.call.remote("take_cores", "node", "three", [0, 1, 2, 3], 2) == [0, 1]
     assert [actor.call.remote("agree", device) for device in ("a CPU", "another")] == ["a CPU", "a CPU"]
+
+
+class _Actors(SimpleNamespace):
+    """Ray, with actors that have ended as they are told: with an error or with what `run` returns."""
+
+    def __init__(self, *ends: Exception | str) -> None:
+        super().__init__(ends=ends, wait=lambda references, **more: (references, []))
+
+    def get(self, reference: int) -> str:
+        if isinstance(end := self.ends[reference], Exception):
+            raise end
+        return end
+
+    def kill(self, actor: Any) -> None:
+        raise RuntimeError("it is dead")
+
+
+def _ended(monkeypatch: pytest.MonkeyPatch, desk: LeaderDesk, *ends: Exception | str) -> RayAgents:
+    """Agents that have ended."""
+    monkeypatch.setitem(sys.modules, "ray", _Actors(*ends))
+    monkeypatch.setitem(sys.modules, "ray.exceptions", SimpleNamespace(RayError=RuntimeError))
+    agents = RayAgents(desk, "", {}, {"CPU": 1}, 2)
+    agents._running = {index: (f"ray-{index}", None) for index in range(len(ends))}  # pyright: ignore[reportPrivateUsage]
+    return agents
+
+
+def test_a_study_ends_once_no_agent_can_train(actor: _Actor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = _ended(monkeypatch, LeaderDesk(actor, tmp_path), "", "node b does not train: its jax is old")
+    assert agents.dead() == {}
+    agents = _ended(monkeypatch, LeaderDesk(actor, tmp_path), *["node b does not train: its jax is old"] * 2)
+    with pytest.raises(HyperlaxError, match="No agent of the Ray cluster can train this study"):
+        agents.dead()
+    agents.close()  # raises nothing, although actors are dead
+
+
+def test_a_cluster_that_was_started_here_ends_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = list[bool]()
+    fake = SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: ended.append(True))
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr("hyperlax.backends.ray_cluster._connect", lambda address, resources: None)
+    with pytest.raises(HyperlaxError), connected(None, {}):
+        raise HyperlaxError("no desk can be made")
+    assert ended == [True]
+
+
+@pytest.mark.parametrize(("amounts", "taken"), [({"CPU": 0.5}, {0}), ({"CPU": 2.0}, {0, 1}), ({"GPU": 0.25}, None)])
+def test_an_agent_uses_what_it_reserves(
+    actor: _Actor, monkeypatch: pytest.MonkeyPatch, amounts: dict[str, float], taken: set[int] | None
+) -> None:
+    context = SimpleNamespace(get_assigned_resources=lambda: amounts, get_node_id=lambda: "node")
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_runtime_context=lambda: context))
+    monkeypatch.setattr(os, "environ", dict[str, str]())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: used.append(set(cores)), raising=False)
+    used = list[set[int]]()
+    _settle(RayDesk(actor, "a study", AGENT), {"name": "one", "threads": None})
+    assert used == ([] if taken is None else [taken])
+    assert os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") == (None if taken else "0.188")
 
 
 @needs_ray

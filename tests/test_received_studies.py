@@ -130,6 +130,13 @@ def test_a_shipped_recipe_needs_no_mark(study):
     assert trusted.recipe_file(kept, "sac_mlp", study, "study.json") == own
 
 
+@pytest.mark.parametrize("code", ["function", "command"])
+def test_code_beside_the_name_of_a_flow_is_not_run(tmp_path, code):
+    trusted.check_source({"source": {"flow": "Theirs"}}, "study.json", tmp_path, is_sweep=False)
+    with pytest.raises(UsageError, match="no run of yours wrote that"):
+        trusted.check_source({"source": {"flow": "Theirs", code: "evil"}}, "study.json", tmp_path, is_sweep=False)
+
+
 def test_a_mark_is_of_this_user_and_of_this_content(tmp_path, monkeypatch):
     content = {"path": "mine.py", "source": None}
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "me"))

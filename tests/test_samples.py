@@ -80,7 +80,7 @@ def test_a_grid_of_what_cannot_be_counted_is_refused_with_what_would_work():
     with pytest.raises(UsageError, match="gamma") as refused:
         draw(recipe_of(MIXED), "grid", 4, seed=0)
     assert ACTOR_LR in str(refused.value) and EPOCHS not in str(refused.value)
-    assert "QUniform, UniformDiscrete or Categorical" in str(refused.value)
+    assert "Give them choices, whole numbers or a step" in str(refused.value)
 
 
 def test_more_than_a_finite_space_has_are_refused():

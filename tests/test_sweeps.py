@@ -150,7 +150,7 @@ def test_each_command_says_which_one_goes_on(finished, fakes, monkeypatch, capsy
         ),
         (
             ["--seed", "5"],
-            "--hparam-batch-size, --agents, --timeout, --max-failure-rate, --checkpoint-seconds may change.",
+            "--max-failure-rate, --checkpoint-seconds may change.",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import threading
 from contextlib import closing
@@ -125,6 +126,16 @@ def test_a_fault_is_told_again_only_after_something_else(tmp_path, caplog):
     said = warnings(caplog)
     assert len(said) == 2 and said[0] == said[1]
     assert "ValueError: no such thing. The study is not affected." in said[0]
+
+
+def test_a_study_that_is_removed_says_so_itself(tmp_path, caplog):
+    record = study(tmp_path / "study", [3.0])
+    shutil.rmtree(tmp_path / "study")
+    tracking = BackgroundObserver(Notes(*[OSError("unable to open database file")] * 2), "The mirror")
+    with caplog.at_level(logging.WARNING), closing(tracking):
+        tracking.super_batch_ended(record, None)
+        tracking.study_ended(lambda: record, 1)
+    assert warnings(caplog) == []
 
 
 @pytest.mark.parametrize("why", ["too long", "interrupted"])

@@ -236,6 +236,10 @@ def test_an_agent_finds_the_address_and_it_does_not_travel(tmp_path, monkeypatch
         found = with_address(config, root).mlflow
         assert found == ({"uri": uri, "experiment": "7"} if uri else None)
         assert words in caplog.text and bool(words) == ("Commands get no run in MLflow: " in caplog.text)
+    assert with_address(config, places.address_to_send(led)).mlflow is None
+    assert with_address(config, f"sqlite:///{tmp_path}/gone.db").mlflow is None
+    assert with_address(config, "http://host:5000").mlflow == {"uri": "http://host:5000", "experiment": "7"}
     replace(stored, uri=secret).write()
     monkeypatch.setenv(places.VARIABLE, secret)
-    assert with_address(config, root).mlflow == {"uri": secret, "experiment": "7"}
+    for found in (root, places.address_to_send(led)):
+        assert with_address(config, found).mlflow == {"uri": secret, "experiment": "7"}

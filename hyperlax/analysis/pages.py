@@ -16,7 +16,7 @@ from hyperlax.analysis.report import report
 from hyperlax.analysis.study_data import StudyData, stamp
 from hyperlax.analysis.tables import best_file, write_best, write_confirmation, write_sensitivity, write_trials
 from hyperlax.engine.machine import installed
-from hyperlax.files import read_bytes, write_text
+from hyperlax.files import read_bytes, remove, write_text
 from hyperlax.seals import seal
 from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.directory import (
@@ -32,8 +32,8 @@ from hyperlax.study.directory import (
 from hyperlax.study.record import StudyRecord, winners
 from hyperlax.trial import TIMELINE
 
-_END = 200
-"""Bytes at the end of the report that have its mark."""
+_MARK = "<!-- "
+"""Begin of the report's last line, which has its mark."""
 
 
 def write_pages(record: StudyRecord, super_batch: Path | None = None, is_latest: bool = True) -> None:
@@ -75,9 +75,10 @@ def write_study_pages(record: StudyRecord, super_batch: Path | None = None, is_l
     write_confirmation(record.confirmation, record.scale, root / CONFIRMED)
     write_sensitivity(study.sensitivity, root / SENSITIVITY_CSV)
     for name in {plot.name for plot in PLOTS} - {drawing.name for drawing in drawings}:
-        (plots / f"{name}.html").unlink(missing_ok=True)
+        remove(plots / f"{name}.html")
     _write_plots(record, drawings, plots)
-    write_text(root / REPORT, report(study, drawings) + _mark(record), is_durable=False)
+    page = report(study, drawings)
+    write_text(root / REPORT, page + _mark(record, page.encode()), is_durable=False)
 
 
 def _are_written(record: StudyRecord, super_batch: Path | None) -> bool:
@@ -89,22 +90,21 @@ def _are_written(record: StudyRecord, super_batch: Path | None) -> bool:
     if not all(path.is_file() for path in expected):
         return False
     try:
-        end = read_bytes(root / REPORT)[-_END:].decode(errors="replace")
+        page, start, end = read_bytes(root / REPORT).rpartition(_MARK.encode())
     except OSError:
         return False
-    mark = _mark(record)
-    return bool(mark) and end.endswith(mark)
+    mark = _mark(record, page)
+    return bool(mark) and start + end == mark.encode()
 
 
-def _mark(record: StudyRecord) -> str:
-    """Return a comment with this user's mark of all that pages show; "" if the user's key can be neither read nor made."""
+def _mark(record: StudyRecord, page: bytes) -> str:
+    """Return a comment with this user's mark of a report and of all that pages show; "" if the user's key cannot be had."""
     batches = sorted({trial.batch_directory for trial in record.trials if trial.batch_directory})
     files = [stamp(batch / name) for batch in batches for name in (CURVES_CSV, TIMELINE, TIMING_JSON)]
     rest = replace(record, trials=[], importances={})  # those follow from the trials
-    trials = [trial.texts.get(repr) or trial.texts.setdefault(repr, repr(trial)) for trial in record.trials]
-    shown = repr((rest, trials, files, installed(("hyperlax", "plotly"))))
-    mark = seal(hashlib.sha256(shown.encode()).hexdigest())
-    return f"<!-- {mark} -->\n" if mark else ""
+    shown = repr((rest, [trial.text for trial in record.trials], files, installed(("hyperlax", "plotly"))))
+    mark = seal([hashlib.sha256(content).hexdigest() for content in (shown.encode(), page)])
+    return f"{_MARK}{mark} -->\n" if mark else ""
 
 
 def report_page(record: StudyRecord) -> str:

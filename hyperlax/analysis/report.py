@@ -63,7 +63,9 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
         "cost": cost,
         "cost_error": cost_error,
         "agents": list(study.agents) if cost else [],
-        "agents_now": agents_in_words(record.directory, holder_of(record.directory) is not None),
+        "agents_now": []
+        if record.is_finished
+        else agents_in_words(record.directory, holder_of(record.directory) is not None),
         "cost_rows": _cost_rows(cost, record.scale.words) if cost else [],
         "failed": [[trial.number, trial.reason] for trial in _by_number(record) if trial.state == "FAIL"],
         "said_last": _said_last(record),
@@ -277,11 +279,9 @@ def _cost_rows(cost: Cost, words: Words) -> _Rows:
 
 def _title(record: StudyRecord) -> str:
     every = len(record.rows)
-    return (
-        "All trials"
-        if every <= MOST_DRAWN
-        else f"The {format_number(MOST_DRAWN)} best of {format_number(every)} trials"
-    )
+    if every <= MOST_DRAWN:
+        return "All trials"
+    return f"The {format_number(MOST_DRAWN)} best of {format_number(every)} {noun(every, 'trial')}"
 
 
 def _trials(record: StudyRecord) -> tuple[list[str], _Rows]:

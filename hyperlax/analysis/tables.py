@@ -10,7 +10,7 @@ from typing import Any
 from hyperlax.analysis.sensitivity import COLUMNS, Effect, effect_rows
 from hyperlax.config.option import shell_command
 from hyperlax.errors import OptionError
-from hyperlax.files import cell, csv_text, cut, quoted, replacing, write_csv, write_json, write_text
+from hyperlax.files import cell, csv_text, cut, quoted, remove, replacing, write_csv, write_json, write_text
 from hyperlax.scale import Scale
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
 from hyperlax.study.manifest import train_command
@@ -32,7 +32,7 @@ def write_best(record: StudyRecord, into: Path) -> None:
     """
     path, trials = into / best_file(record), winners(record)
     if not trials:
-        path.unlink(missing_ok=True)
+        remove(path)
         return
     entries = [_entry(record, trial, path) for trial in trials]
     write_json(path, entries if len(record.objectives) > 1 else entries[0])
@@ -88,9 +88,9 @@ def write_trials(record: StudyRecord, path: Path) -> None:
     """
     header, params = tuple(_header(record)), searched_names(record)
     for trial in record.rows:
-        if header not in trial.texts:
-            trial.texts[header] = csv_text([list(map(quoted, _row(record, trial, params)))])
-    write_text(path, csv_text([list(map(quoted, header))]) + "".join(trial.texts[header] for trial in record.rows))
+        if header not in trial.csv_rows:
+            trial.csv_rows[header] = csv_text([list(map(quoted, _row(record, trial, params)))])
+    write_text(path, csv_text([list(map(quoted, header))]) + "".join(trial.csv_rows[header] for trial in record.rows))
 
 
 def trial_rows(record: StudyRecord) -> tuple[list[str], list[list[Any]]]:
@@ -110,7 +110,7 @@ def write_confirmation(confirmation: Confirmation | None, scale: Scale, path: Pa
     Columns: trial (its number, or `default`), seed, final, peak, the compared metric if it is another one, and a task's measures.
     """
     if confirmation is None:
-        path.unlink(missing_ok=True)
+        remove(path)
         return
     columns = {"final": "final_performance", "peak": "peak_performance"}
     columns |= {name: name for name in compared(confirmation, scale) if name not in columns.values()}

@@ -108,7 +108,9 @@ def study_text(record: StudyRecord, state: str, total: int, count: int, agents: 
         for trial in best
     ]
     scale = f"learning curve, {format_number(low)} to {format_number(high)}" if lines else "learning curve"
-    table = aligned(["trial", *names, scale], rows, right=["trial", *names])
+    if len(lines) == len(best) and all(len(line) == 1 for line in lines.values()):
+        scale, rows = "", [row[:-1] for row in rows]  # a value is not a curve
+    table = aligned(["trial", *names, *filter(None, [scale])], rows, right=["trial", *names])
     return "\n".join([*head, "", table, *_sensitivity(record)])
 
 

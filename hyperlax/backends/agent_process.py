@@ -18,7 +18,7 @@ from hyperlax.backends.desk import TICKET, AgentCard, Desk, check_there, name_of
 from hyperlax.backends.open_training import OpenTraining
 from hyperlax.backends.wire import Engine, read_engine, refusal
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, counted
 from hyperlax.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Place:
       make_backend: Returns the backend of this machine.
       checkpoints: Returns the saved batches of the search, or of the confirmation.
       device_of: Returns the kind of this machine's device, "" if any will do.
-      is_over: Returns whether the study is finished. is_led: whether a process leads it.
+      is_over: Returns whether the study is finished. is_led: whether a process leads it. trains_alone: whether that has no agents.
     """
 
     desk: Desk
@@ -53,6 +53,7 @@ class Place:
     device_of: Callable[[EngineConfig], str]
     is_over: Callable[[], bool]
     is_led: Callable[[], bool]
+    trains_alone: Callable[[], bool] = lambda: False
 
 
 class AgentProcess:
@@ -70,7 +71,7 @@ class AgentProcess:
         self.name, self._began = name or name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
         self._training: Training | None = None
         self._engine: Engine | None = None
-        self._digest, self._has_said = "", False
+        self._digest, self._found, self._has_said, self._slots = "", "", False, 0
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -115,17 +116,23 @@ class AgentProcess:
             self._training.backend.stop()
 
     def _is_over(self) -> bool:
-        """Return whether nothing is left to wait for. Say once that nobody leads the study."""
+        """Return whether nothing is left to wait for. Say once that nobody leads the study.
+
+        That is said if it was so at the look before, too: a leader leaves the study before it says that the study has ended.
+        """
         check_there(self._desk)
         if self._desk.has_ended() or self._place.is_over():
             log.info("The study in %s has ended.", self._desk.study)
             return True
-        if not self._has_said and not self._place.is_led():
-            log.info("Nobody leads the study in %s. Waiting for a process that resumes it.", self._desk.study)
+        found = ""
+        if not self._place.is_led():
+            found = f"Nobody leads the study in {self._desk.study}. Waiting for a process that resumes it."
+        elif self._place.trains_alone():
+            found = f"The process that runs the study in {self._desk.study} has no --agents and trains alone."
+        if found and found == self._found and not self._has_said:
+            log.info("%s", found)
             self._has_said = True
-        elif not self._has_said and not self._desk.engine_now():
-            log.info("The process that runs the study in %s has no --agents and trains alone.", self._desk.study)
-            self._has_said = True
+        self._found = found
         return False
 
     def _take_up(self) -> None:
@@ -172,8 +179,15 @@ class AgentProcess:
         is_open = config.kind == "refilled"
         self._training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
         self._engine, self._digest = engine, digest
+        self._say_slots(self._training.backend.slots)
         self._write_card()
         return True
+
+    def _say_slots(self, slots: int) -> None:
+        """Say for which study this agent trains, and on how many slots, unless it has said so."""
+        if slots != self._slots:
+            log.info("This agent trains for the study in %s, on %s.", self._desk.study, counted(slots, "slot"))
+        self._slots = slots
 
     def _hand_back(self) -> None:
         """Save what trains at its next evaluation, and let it wait for another agent."""

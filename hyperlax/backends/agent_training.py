@@ -84,12 +84,12 @@ class Training(ABC):
     @property
     @abstractmethod
     def is_busy(self) -> bool:
-        """Whether `advance` has something to wait for."""
+        """True if `advance` has something to wait for."""
 
     @property
     @abstractmethod
     def has_room(self) -> bool:
-        """Whether another batch may be claimed."""
+        """True if another batch may be claimed."""
 
     @abstractmethod
     def wants(self, item: Item, ticket: Ticket) -> bool:
@@ -105,7 +105,7 @@ class Training(ABC):
 
     @abstractmethod
     def look(self) -> None:
-        """Look what the leader has decided, while nothing trains."""
+        """Check what the leader has decided, while nothing trains."""
 
     @abstractmethod
     def _add(self, batch: Batch) -> None: ...
@@ -127,12 +127,12 @@ class ClosedTraining(Training):
 
     @property
     def is_busy(self) -> bool:
-        """Whether `advance` has something to wait for."""
+        """True if `advance` has something to wait for."""
         return bool(self.batches)
 
     @property
     def has_room(self) -> bool:
-        """Whether another batch may be claimed."""
+        """True if another batch may be claimed."""
         return len(self.batches) < self.backend.slots
 
     def wants(self, item: Item, ticket: Ticket) -> bool:

@@ -177,9 +177,11 @@ class Agents:
 
     def close(self) -> None:
         """Take back everything."""
-        self._desk.clear()
-        self._desk.set_stopping(False)
-        self._planner.close()
+        try:
+            self._desk.clear()
+            self._desk.set_stopping(False)
+        finally:
+            self._planner.close()
 
     def _name(self, trials: Sequence[Trial], repetition: int = 0) -> str:
         """Return the name of a batch, which says what its results depend on, and tells a retry from the try before.

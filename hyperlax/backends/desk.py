@@ -112,6 +112,10 @@ class Desk(Protocol):
         """Replace a claim by the batch's result. Return False, and drop the result, if the batch is not the agent's any more."""
         ...
 
+    def send_files(self, claim: Item) -> None:
+        """Give the leader the files of trials' own code, which have ended, unless it sees them or the claim is gone."""
+        ...
+
     def post(self, item: Item, content: bytes) -> None:
         """Put news on the desk."""
         ...

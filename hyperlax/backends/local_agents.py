@@ -12,13 +12,12 @@ from pathlib import Path
 
 from hyperlax.backends.child import GRACE_SECONDS, Child, end, wait_for
 from hyperlax.backends.desk import agents_of_process
+from hyperlax.engine.machine import memory_share
 from hyperlax.errors import HyperlaxError, counted
 
 ENDS_WITH_INPUT = "HYPERLAX_AGENT_ENDS_WITH_INPUT"
 """The variable that tells an agent to end when its standard input ends: its leader has died."""
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from hyperlax.cli import main; sys.exit(main())"
-_MEMORY, _USUAL_MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75
-"""The variable with the share of a GPU's memory that JAX reserves, and its default."""
 _MOST_DEATHS = 10
 """How many agents may die one after another without a result in between."""
 
@@ -55,7 +54,7 @@ def shares(count: int, slots: int, gpus: Sequence[str] = (), devices: Sequence[i
         if gpus:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[agent::count] or [gpus[agent % len(gpus)]])
         if len(gpus) < count and gpus:
-            variables[_MEMORY] = os.environ.get(_MEMORY, f"{_USUAL_MEMORY / -(-count // len(gpus)):.3f}")
+            variables |= memory_share(1 / -(-count // len(gpus)))
         found.append(Share(tuple(words), variables))
     return found
 
@@ -68,7 +67,22 @@ def start_agent(study: Path, level: str, share: Share, environment: Mapping[str,
     return Child(command, {**environment, **share.variables, ENDS_WITH_INPUT: "1"}, **streams)
 
 
-class LocalAgents:
+class StartedAgents:
+    """Agents that a leader starts. Only so many may die one after another without a result in between."""
+
+    _deaths = 0
+
+    def have_trained(self) -> None:
+        """Note that a batch has ended."""
+        self._deaths = 0
+
+    def _lose_one(self) -> bool:
+        """Count a death. Return whether it is one too many."""
+        self._deaths += 1
+        return self._deaths == _MOST_DEATHS
+
+
+class LocalAgents(StartedAgents):
     """Agents on this machine, each a process, which are started again when they die.
 
     study: its directory. shares: the part of the machine that each agent gets, none at first.
@@ -78,7 +92,6 @@ class LocalAgents:
         self._study, self._environment = study, dict(os.environ)
         self.shares: Sequence[Share] = ()
         self._children: dict[int, Child] = {}
-        self._deaths = 0
 
     def start(self) -> None:
         """Start the agents that are missing."""
@@ -95,16 +108,11 @@ class LocalAgents:
         for agent, child in [(agent, child) for agent, child in self._children.items() if not child.is_alive()]:
             del self._children[agent]
             how = child.wait()
-            self._deaths += 1
-            if how.startswith("exited") or self._deaths == _MOST_DEATHS:
+            if self._lose_one() or how.startswith("exited"):
                 died = f"{counted(self._deaths, 'agent')} of this machine died without a result; the last one"
                 raise HyperlaxError(f"{died} {how}. What it said is above.")
             found[agents_of_process(child.pid)] = how
         return found
-
-    def have_trained(self) -> None:
-        """Note that a batch has ended."""
-        self._deaths = 0
 
     def close(self) -> None:
         """End them. They hand back what they train at the next evaluation, if that comes soon."""

@@ -119,7 +119,7 @@ class OpenLanes(LanesBackend):
         return {
             **spent,
             "steps_per_second": spent["steps"] / seconds if seconds else 0.0,
-            "peak_memory_bytes": device.peak_memory_bytes(self._devices[0]),
+            "peak_memory_bytes": max(map(device.peak_memory_bytes, set(self._devices))),
             "lanes": sum(pool.session.program.lanes for pool in self._used if pool.group == SHARED),
             "predicted_seconds": None,
         }

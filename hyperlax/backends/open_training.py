@@ -41,12 +41,12 @@ class OpenTraining(Training):
 
     @property
     def is_busy(self) -> bool:
-        """Whether `advance` has something to wait for, be it lanes whose trials are leaving."""
+        """True if `advance` has something to wait for, be it lanes whose trials are leaving."""
         return self.backend.occupied > 0
 
     @property
     def has_room(self) -> bool:
-        """Whether another trial may be claimed."""
+        """True if another trial may be claimed."""
         return self.backend.occupied + len(self._claimed) < self.backend.lanes * self.backend.slots
 
     def wants(self, item: Item, ticket: Ticket) -> bool:
@@ -155,11 +155,15 @@ class OpenTraining(Training):
             if result.is_done or result.fault_step is not None:
                 self.backend.leave(result.number)
                 batch.is_in_lane = False
+                log.info("Trained %s." if result.is_done else "Stopped %s, which failed.", numbered(batch.numbers))
+                self._desk.send_files(batch.claim)
         if told:
             news = self._tell_results(told)
         for some in evicted:
             lost = [batch_of[number] for number in some.numbers if number in batch_of]
             own = [batch for batch in lost if self._desk.renew(batch.claim)]
+            for batch in own:
+                self._desk.send_files(batch.claim)
             if own:
                 news = self._post(own, error=some.error)
             for batch in lost:
@@ -188,6 +192,7 @@ class OpenTraining(Training):
         self._refused.clear()
         if batch.is_in_lane:
             self.backend.leave(batch.numbers[0])
+            log.info("Stopped %s.", numbered(batch.numbers))
 
     def _save(self) -> None:
         self.backend.stop()

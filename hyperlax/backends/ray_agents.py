@@ -1,30 +1,25 @@
-"""Agents in a Ray cluster: the connection, and the actors that train."""
+"""The actors that train in a Ray cluster, and their start."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import socket
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hyperlax.backends.local_agents import StartedAgents
+from hyperlax.backends.ray_cluster import in_one_line, in_words, room_for
 from hyperlax.backends.ray_desk import DeskActor
 from hyperlax.backends.ray_files import LeaderDesk
-from hyperlax.config.ray_options import AUTO, LOCAL, check_address
 from hyperlax.errors import HyperlaxError, counted
 
 log = logging.getLogger(__name__)
 
-_VARIABLE, _TOKENS = "RAY_ADDRESS", "RAY_AUTH_MODE"
-_LONGEST = 300
-"""Characters that are shown of an error of Ray's."""
-_REACH_SECONDS, _CONNECT_SECONDS = 3.0, 6.0
 _LOOK_SECONDS = 0.2
 """Seconds between two looks whether actors have died."""
 _NODES_SECONDS = 1.0
@@ -33,46 +28,6 @@ _LONELY_SECONDS = 30.0
 """Seconds without any agent after which that is said."""
 _GRACE_SECONDS = 5.0
 _WITH_NODE = "died with its node"
-_MOST_DEATHS = 10
-"""How many agents may die one after another without a result in between."""
-
-
-def connect(address: str | None) -> bool:
-    """Connect this process to a Ray cluster, or start one of this machine. Return False if it was connected before.
-
-    address: host and port of the cluster's head, `auto` for that of this machine, `local` to start one; None for the one that
-    Ray's own variable names, else `local`.
-
-    Raises:
-      HyperlaxError: There is no cluster at this address, or none can be started.
-    """
-    import ray
-
-    if ray.is_initialized():
-        return False
-    given = address or os.environ.get(_VARIABLE) or LOCAL
-    check_address(given)
-    if given not in (LOCAL, AUTO):
-        _reach(given)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it prints a paragraph
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # it warns otherwise
-    _silence_events()
-    with _silent():
-        _start_ray(given)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    amounts = [(int(sum(node.get(name, 0) for node in nodes)), name) for name in ("CPU", "GPU")]
-    there = " and ".join(counted(amount, name) for amount, name in amounts if amount)
-    where = "on this machine" if given == LOCAL else f"at {given}"
-    log.info("Ray cluster %s with %s, %s.", where, counted(len(nodes), "node"), there or "no CPU")
-    return True
-
-
-def room_for(resources: Mapping[str, float]) -> int:
-    """Return how many agents the nodes of the cluster have room for, whatever else they run."""
-    import ray
-
-    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return sum(int(min(there.get(name, 0) / amount for name, amount in resources.items()) + 1e-9) for there in alive)
 
 
 def make_desk(study: Path) -> LeaderDesk:
@@ -97,7 +52,7 @@ class AgentActor:
         return getattr(import_module(module), name)(desk, json.loads(about))
 
 
-class RayAgents:
+class RayAgents(StartedAgents):
     """Agents in a Ray cluster, each an actor, which are started again when they die and when nodes come.
 
     Args:
@@ -106,7 +61,6 @@ class RayAgents:
       about: What they need to know, as JSON; each also gets its name. It may be added to before the first one starts.
       resources: What each agent reserves, by Ray's names: CPU, GPU and those that the nodes give themselves.
       most: The most agents; None for as many as the cluster has room for.
-      is_own: Whether this process leaves the cluster with them.
     """
 
     def __init__(
@@ -116,12 +70,11 @@ class RayAgents:
         about: Mapping[str, Any],
         resources: Mapping[str, float],
         most: int | None,
-        is_own: bool = True,
     ):
         self._desk, self._main, self.about = desk, main, dict(about)
-        self._resources, self._most, self._is_own = dict(resources), most, is_own
+        self._resources, self._most = dict(resources), most
         self._running: dict[Any, tuple[str, Any]] = {}
-        self._started = self._deaths = self._refused = 0
+        self._started = self._refused = 0
         self._looked = self._started_at = 0.0
         self._lonely_since, self._is_lonely = time.monotonic(), False
 
@@ -131,8 +84,7 @@ class RayAgents:
         if now - self._started_at < _NODES_SECONDS:
             return
         self._started_at = now
-        wanted = (self._most or max(1, room_for(self._resources))) - self._refused
-        while len(self._running) < wanted:
+        while len(self._running) < self._wanted():
             self._start_one()
         self._tell_if_lonely()
 
@@ -156,25 +108,22 @@ class RayAgents:
                 found[name] = how
         return found
 
-    def have_trained(self) -> None:
-        """Note that a batch has ended."""
-        self._deaths = 0
-
     def close(self) -> None:
-        """End them, and the cluster if it was started here."""
+        """End them and the desk, whatever has died: an error that ends the study matters more."""
         import ray
 
-        with suppress(HyperlaxError):  # the desk has died
+        with suppress(Exception):
             self._desk.set_ended(True)
             if self._running:
                 ray.wait(list(self._running), num_returns=len(self._running), timeout=_GRACE_SECONDS)
-        for _, actor in self._running.values():
-            ray.kill(actor)
+        for actor in (*(actor for _, actor in self._running.values()), self._desk.actor):
+            with suppress(Exception):
+                ray.kill(actor)
         self._running.clear()
-        ray.kill(self._desk.actor)
-        if self._is_own:
-            with _silent():
-                ray.shutdown()
+
+    def _wanted(self) -> int:
+        """Return how many agents there may be."""
+        return (self._most or max(1, room_for(self._resources))) - self._refused
 
     def _start_one(self) -> None:
         import ray
@@ -197,8 +146,7 @@ class RayAgents:
         except RayError as error:
             ray.kill(actor)  # one that cannot be reached may still run
             how = _how_it_died(error)
-            self._deaths += how != _WITH_NODE
-            if self._deaths == _MOST_DEATHS:
+            if how != _WITH_NODE and self._lose_one():
                 raise HyperlaxError(
                     f"{counted(self._deaths, 'agent')} of the Ray cluster died without a result; the last one {how}."
                 ) from error
@@ -206,7 +154,7 @@ class RayAgents:
         if problem:
             self._refused += 1
             log.warning("%s", problem)
-            if not self._running:
+            if self._wanted() <= 0:
                 raise HyperlaxError("No agent of the Ray cluster can train this study. What they said is above.")
         return ""
 
@@ -217,7 +165,7 @@ class RayAgents:
             self._lonely_since, self._is_lonely = now, False
         elif not self._is_lonely and now - self._lonely_since > _LONELY_SECONDS:
             self._is_lonely = True
-            need = ", ".join(f"{name.lower()}={amount:g}" for name, amount in self._resources.items())
+            need = in_words(self._resources)
             log.info("No agent has begun on Ray yet: they are starting, or no node has room for %s.", need)
 
 
@@ -226,81 +174,9 @@ def _how_it_died(error: Exception) -> str:
     from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayTaskError
 
     if isinstance(error, RayTaskError):
-        return f"failed ({_in_one_line(error.cause or error)})"
+        return f"failed ({in_one_line(error.cause or error)})"
     if isinstance(error, OutOfMemoryError) or "OutOfMemory" in str(error):
         return "was killed because the memory of its node ran out"
     if isinstance(error, ActorUnavailableError):
         return "cannot be reached"
     return _WITH_NODE if "node has died" in str(error) or "node died" in str(error) else "died"
-
-
-def _start_ray(address: str) -> None:
-    """Call `ray.init`. Raises HyperlaxError if that fails.
-
-    It may ask a port where something else answers for minutes, so it has a thread that can be left behind. A cluster of this
-    machine is not started in one, since it ends with the thread that has started it.
-    """
-    errors = list[BaseException]()
-
-    def start() -> None:
-        import ray
-
-        own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False, **own)
-        except (Exception, SystemExit) as error:
-            errors.append(error)
-
-    if address == LOCAL:
-        start()
-    else:
-        thread = threading.Thread(target=start, daemon=True, name="ray.init")
-        thread.start()
-        thread.join(_CONNECT_SECONDS)
-        if thread.is_alive():
-            raise _unreachable(address, "what answers there is not Ray, or is too slow")
-    if errors:
-        raise _unreachable(address, _in_one_line(errors[0]) or type(errors[0]).__name__) from errors[0]
-
-
-def _reach(address: str) -> None:
-    """Raise HyperlaxError if nothing answers at host and port within some seconds."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), _REACH_SECONDS).close()
-    except OSError as error:
-        raise _unreachable(address, error.strerror or str(error)) from error
-
-
-def _unreachable(address: str, why: str) -> HyperlaxError:
-    """Return the error of a cluster that cannot be used."""
-    start = "Start one with `ray start --head`, or leave the address out to train on this machine."
-    if address == LOCAL:
-        return HyperlaxError(f"Ray cannot start on this machine ({why}).")
-    if address == AUTO and "any running Ray instance" in why:
-        return HyperlaxError(f"This machine is not in a Ray cluster. {start}")
-    token = "" if _TOKENS in os.environ else f" If it asks for a token, set {_TOKENS}=token."
-    return HyperlaxError(f"No Ray cluster can be used at {address} ({why}). {start}{token}")
-
-
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:_LONGEST].removesuffix(".")
-
-
-def _silence_events() -> None:
-    """Keep what Ray says of every worker that dies off the terminal, for which it has no setting. Here one line says so."""
-    worker: Any = import_module("ray._private.worker")
-    worker.print_to_stdstream = lambda *arguments, **more: None
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep what Ray's native code writes to standard error off the terminal. Exceptions say what matters of it."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 import time
 from contextlib import suppress
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 from hyperlax.backends.desk import CLAIM, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import convert, json_text
+
+log = logging.getLogger(__name__)
 
 LEADER, AGENT = "leader", "agent"
 _WAIT_SECONDS = {LEADER: 0.25, AGENT: 1.0}
@@ -38,6 +41,10 @@ class _Look(NamedTuple):
     at: float
 
 
+class ClusterLost(HyperlaxError):
+    """The error of a desk whose actor has died, or cannot be reached."""
+
+
 class DeskInMemory:
     """The content of a desk. One thread uses it.
 
@@ -50,7 +57,7 @@ class DeskInMemory:
         self._renewed: dict[tuple[str, str, str], int] = {}
         self._engines: dict[str, str] = {}
         self._cards: dict[str, tuple[str, int]] = {}
-        self._files: dict[str, tuple[int, bytes, int]] = {}
+        self._files: dict[str, tuple[str, bytes, int]] = {}
         self._cores: dict[str, dict[str, list[int]]] = {}
         self._state: dict[str, Any] = {"engine": "", "is_stopping": False, "has_ended": False, "saved": 0}
         self._device, self._count = "", 0
@@ -105,12 +112,12 @@ class DeskInMemory:
         if self._items.pop(item, None) is not None and item[2] == CLAIM:
             self.news[AGENT] += 1
 
-    def forget(self, batch: str) -> None:
-        """Forget a batch, and the files that its agents have saved."""
+    def forget(self, batch: str) -> list[str]:
+        """Forget a batch, and the files that its agents have saved. Return the names of all others."""
         for item in [item for item in self._items if item[0] == batch]:
             self.remove(item)
-        first = int(batch[1:].partition("-")[0]) if "-" in batch else None
-        self._files = {name: kept for name, kept in self._files.items() if kept[0] != first}
+        self._files = {name: kept for name, kept in self._files.items() if kept[0] != batch}
+        return list(self._files)
 
     def put_engine(self, digest: str, text: str) -> None:
         """Keep a configuration."""
@@ -141,10 +148,12 @@ class DeskInMemory:
             self._state[name] = value
             self.news[AGENT] += 1
 
-    def save(self, first: int, name: str, content: bytes) -> None:
-        """Keep a file of the batch whose first trial is `first`; -1 for one that stays until it is dropped."""
+    def save(self, item: tuple[str, str, str], name: str, content: bytes) -> None:
+        """Keep a file of a batch, unless `item` is a claim that is gone. One of the batch "" stays until it is dropped."""
+        if item[2] == CLAIM and item not in self._items:
+            return
         self._state["saved"] += 1
-        self._files[name] = first, content, self._state["saved"]
+        self._files[name] = item[0], content, self._state["saved"]
 
     def saved(self, name: str) -> bytes | None:
         """Return a file."""
@@ -264,6 +273,9 @@ class RayDesk:
         """Replace a claim by the batch's result. Return False, and drop the result, if the batch is not the agent's any more."""
         return self.change("finish", tuple(claim), result)
 
+    def send_files(self, claim: Item) -> None:
+        """Do nothing: `AgentDesk` does."""
+
     def post(self, item: Item, content: bytes) -> None:
         """Put news on the desk."""
         self.change("put", tuple(item), content)
@@ -290,11 +302,11 @@ class RayDesk:
 
     def write_card(self, agent: str, card: AgentCard) -> None:
         """Say what an agent is doing, and that it lives."""
-        self.actor.call.remote("write_card", agent, json_text(vars(card), indent=None))
+        self._tell("write_card", agent, json_text(vars(card), indent=None))
 
     def remove_card(self, agent: str) -> None:
         """Forget an agent."""
-        self.actor.call.remote("remove_card", agent)
+        self._tell("remove_card", agent)
 
     def cards(self) -> dict[str, tuple[AgentCard, float]]:
         """Return agent -> what it said of itself, and a number that changes whenever it does."""
@@ -336,7 +348,7 @@ class RayDesk:
         return self._fresh().saved
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a method of `DeskInMemory`. Raises HyperlaxError if the actor or its node has died."""
+        """Call a method of `DeskInMemory`. Raises ClusterLost if the actor or its node has died."""
         return self._get(self.actor.call.remote(name, *arguments))
 
     def change(self, name: str, *arguments: Any) -> Any:
@@ -344,6 +356,13 @@ class RayDesk:
         found = self.call(name, *arguments)
         self._look = None
         return found
+
+    def _tell(self, *arguments: Any) -> None:
+        """Call a method that nothing depends on."""
+        try:
+            self.call(*arguments)
+        except HyperlaxError as error:
+            log.debug("%s", error)
 
     def _fresh(self) -> _Look:
         look = self._look
@@ -365,6 +384,6 @@ class RayDesk:
             return ray.get(reference)
         except RayError as error:
             why = type(error).__name__
-            raise HyperlaxError(
-                f"The Ray cluster has lost the desk of the study in {self.study} ({why}). Resume the study to continue."
+            raise ClusterLost(
+                f"The Ray cluster that trains the study in {self.study} cannot be reached any more ({why})."
             ) from error

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
+import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.backends.desk import AgentCard, Item, Ticket
+from hyperlax.backends.desk import TICKET, AgentCard, Item, Ticket
 from hyperlax.backends.ray_desk import AGENT, LEADER, RayDesk
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
@@ -28,8 +30,8 @@ from hyperlax.files import make_directories, replacing
 from hyperlax.outputs import OWN_FILES, directory_of
 
 _CHECKPOINTS, _CONFIRMATION = "checkpoints", "confirmation"
-_OF_NO_BATCH = -1
-"""The batch of files that stay until they are dropped: saved lanes, which hold trials of many batches."""
+_OF_NO_BATCH = Item("", "", "")
+"""The item of files that stay until they are dropped: saved lanes, which hold trials of many batches."""
 _ZIP = ".zip"
 _NAME = re.compile(rf"({_CONFIRMATION}/)?({_CHECKPOINTS}/(trial|pool)_[\w-]+\.npz|{OWN_FILES}/trial_\d+\.zip)")
 
@@ -49,6 +51,8 @@ class LeaderDesk(RayDesk):
         self._folder = self._root / (_CONFIRMATION if json.loads(text)["config"]["is_confirmation"] else "")
         for agent in self._work.cards():  # of a leader that was killed
             self._work.remove_card(agent)
+        for path in (self._folder / OWN_FILES).glob(".trial_*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
         for path in sorted((self._folder / _CHECKPOINTS).glob("pool_*.npz"), key=lambda path: path.stat().st_mtime):
             self._send(_OF_NO_BATCH, path)
         super().put_engine(digest, text)
@@ -56,14 +60,20 @@ class LeaderDesk(RayDesk):
     def offer(self, batch: str, ticket: Ticket) -> None:
         """Let a batch wait for an agent, with what is saved of it."""
         self._take_files()
-        first = ticket["trials"][0][0]
+        numbers = [number for number, _ in ticket["trials"]]
         for path in (
-            self._folder / _CHECKPOINTS / f"trial_{first:05d}.npz",
-            *(directory_of(self._folder, number) for number, _ in ticket["trials"]),
+            self._folder / _CHECKPOINTS / f"trial_{numbers[0]:05d}.npz",
+            *(directory_of(self._folder, number) for number in numbers),
         ):
             if _name(path, self._root) not in self._there:
-                self._send(first, path)
+                self._send(Item(batch, "", TICKET), path)
         super().offer(batch, ticket)
+
+    def forget(self, batch: str) -> None:
+        """Forget everything about a batch but its files, which come to the study's directory."""
+        self._look = None
+        self._take_files()
+        self._there &= set(self.change("forget", batch))
 
     def result(self, item: Item) -> bytes | None:
         """Return the result of a batch, None if it is gone. Its files are there before."""
@@ -109,10 +119,11 @@ class LeaderDesk(RayDesk):
                 raise HyperlaxError(f"An agent has sent the file {name!r}, which no agent saves.")
             _unpack(self._root / name, content)
 
-    def _send(self, first: int, path: Path) -> None:
+    def _send(self, item: Item, path: Path) -> None:
         name, content = _packed(path, self._root)
         if content is not None:
-            self.call("save", first, name, content)
+            self.call("save", tuple(item), name, content)
+            self._there.add(name)
 
 
 class AgentDesk(RayDesk):
@@ -127,7 +138,9 @@ class AgentDesk(RayDesk):
         self._root, self._seconds = root, seconds
         self._folder = root
         self._trials: dict[str, list[int]] = {}
+        self._claims: dict[int, Item] = {}
         self._sent: dict[Path, tuple[float, Any]] = {}
+        self._sending = threading.Lock()
 
     def checkpoints(self, is_confirmation: bool) -> CheckpointManager:
         """Return the saved batches of the search, or of the confirmation."""
@@ -140,6 +153,13 @@ class AgentDesk(RayDesk):
         if ticket is not None:
             self._trials[item.batch] = [number for number, _ in ticket["trials"]]
         return ticket
+
+    def claim(self, item: Item, agent: str) -> Item | None:
+        """Take a waiting batch. Return its claim, None if another agent was faster or the leader took it back."""
+        claim = super().claim(item, agent)
+        if claim is not None:
+            self._claims |= dict.fromkeys(self._trials.get(item.batch, ()), claim)
+        return claim
 
     def renew(self, claim: Item) -> bool:
         """Renew an agent's lease. Return whether the batch is still its own."""
@@ -155,11 +175,15 @@ class AgentDesk(RayDesk):
 
     def finish(self, claim: Item, result: bytes) -> bool:
         """Replace a claim by the batch's result. Return False, and drop the result, if the batch is not the agent's any more."""
+        self.send_files(claim)
+        return super().finish(claim, result)
+
+    def send_files(self, claim: Item) -> None:
+        """Give the leader the files of trials' own code, which have ended, unless the claim is gone. They go here."""
         self._send_directories(claim, is_last=True)
-        is_own = super().finish(claim, result)
-        for number in self._trials.pop(claim.batch, ()):
-            shutil.rmtree(directory_of(self._folder, number), ignore_errors=True)
-        return is_own
+        with self._sending:
+            for number in self._trials.pop(claim.batch, ()):
+                shutil.rmtree(directory_of(self._folder, number), ignore_errors=True)
 
     def fetch(self, path: Path) -> None:
         """Bring a file or directory to what is saved of it: that of another agent, maybe."""
@@ -172,11 +196,15 @@ class AgentDesk(RayDesk):
         else:
             path.unlink(missing_ok=True)
 
-    def send(self, first: int, path: Path) -> None:
-        """Save a file or directory. first: the first trial of its batch."""
+    def send(self, item: Item, path: Path) -> None:
+        """Save a file or directory. item: the claim of its batch."""
         name, content = _packed(path, self._root)
         if content is not None:
-            self.call("save", first, name, content)
+            self.call("save", tuple(item), name, content)
+
+    def send_batch(self, trial: int, path: Path) -> None:
+        """Save the file of a batch that has a trial, unless the batch was taken from this agent."""
+        self.send(self._claims[trial], path)
 
     def fetch_pools(self, directory: Path) -> None:
         """Bring the saved lanes of all agents into a directory, the latest last."""
@@ -198,17 +226,17 @@ class AgentDesk(RayDesk):
                 self.call("drop", name)
 
     def _send_directories(self, claim: Item, is_last: bool) -> None:
-        numbers, now = self._trials.get(claim.batch, []), time.monotonic()
-        for number in numbers:
-            path = directory_of(self._folder, number)
-            since, seen = self._sent.get(path, (now, None))
-            files = _stamps(path)
-            if files and files != seen and (is_last or now - since >= self._seconds):
-                self.send(numbers[0], path)
-                since, seen = now, files
-            self._sent[path] = since, seen
-            if is_last:
-                del self._sent[path]
+        with self._sending:
+            now = time.monotonic()
+            for path in [directory_of(self._folder, number) for number in self._trials.get(claim.batch, ())]:
+                since, seen = self._sent.get(path, (now, None))
+                files = _stamps(path)
+                if files and files != seen and (is_last or now - since >= self._seconds):
+                    self.send(claim, path)
+                    since, seen = now, files
+                self._sent[path] = since, seen
+                if is_last:
+                    del self._sent[path]
 
 
 class _SentCheckpoints(CheckpointManager):
@@ -236,7 +264,7 @@ class _SentCheckpoints(CheckpointManager):
     def save_batch(self, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
         """Replace the last save of a batch."""
         super().save_batch(metadata, arrays)
-        self._desk.send(metadata.trials[0], self._path(metadata.trials))
+        self._desk.send_batch(metadata.trials[0], self._path(metadata.trials))
 
     def own_directory(self, trial: int) -> Path:
         """Make and return the directory where a trial's own code keeps files, with those of the agents before."""
@@ -271,11 +299,15 @@ def _unpack(path: Path, content: bytes) -> None:
         with replacing(path, is_durable=False) as temporary:
             temporary.write_bytes(content)
         return
-    directory = path.with_suffix("")
-    shutil.rmtree(directory, ignore_errors=True)
-    make_directories(directory)
+    directory, beside = path.with_suffix(""), path.with_name(f".{path.stem}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    make_directories(beside / "new")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        archive.extractall(directory)
+        archive.extractall(beside / "new")
+    with suppress(FileNotFoundError):
+        os.rename(directory, beside / "old")
+    os.rename(beside / "new", directory)
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def _stamps(directory: Path) -> dict[str, tuple[int, int]]:

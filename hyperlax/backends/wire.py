@@ -83,7 +83,7 @@ class Engine:
 
     @property
     def is_confirmation(self) -> bool:
-        """Whether it is that of a confirmation."""
+        """True if it is that of a confirmation."""
         return self.config["is_confirmation"]
 
     @property

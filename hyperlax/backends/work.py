@@ -22,7 +22,7 @@ from typing import Any, TypedDict
 from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
 from hyperlax.errors import UsageError, numbered
-from hyperlax.files import PUT_BACK, TO_READ, convert, decode, json_text, read_bytes, replacing, write_text
+from hyperlax.files import PUT_BACK, TO_READ, convert, decode, json_text, read_bytes, remove, replacing, write_text
 
 WORK = "work"
 _POLL_SECONDS = 0.03
@@ -49,6 +49,7 @@ class Work:
     def __init__(self, root: Path):
         self.study, self.root = root, root / WORK
         self._heard: dict[str, tuple[float, float]] = {}
+        self._engines: dict[str, str] = {}
 
     @property
     def invitation(self) -> str:
@@ -123,6 +124,9 @@ class Work:
         self.remove(claim)
         return True
 
+    def send_files(self, claim: Item) -> None:
+        """Do nothing: they are in the study's directory."""
+
     def post(self, item: Item, content: bytes) -> None:
         """Put news on the desk."""
         try:
@@ -138,7 +142,7 @@ class Work:
 
     def remove(self, item: Item) -> None:
         """Forget an item."""
-        self.path(item).unlink(missing_ok=True)
+        remove(self.path(item))
 
     def forget(self, batch: str) -> None:
         """Forget everything about a batch."""
@@ -148,6 +152,7 @@ class Work:
 
     def put_engine(self, digest: str, text: str) -> None:
         """Keep a configuration under its digest."""
+        self._engines[digest] = text
         write_text(self._engine(digest), text, is_durable=False)
 
     def engine(self, digest: str) -> str | None:
@@ -163,7 +168,7 @@ class Work:
 
     def remove_card(self, agent: str) -> None:
         """Forget an agent."""
-        self._card(agent).unlink(missing_ok=True)
+        remove(self._card(agent))
 
     def cards(self) -> dict[str, tuple[AgentCard, float]]:
         """Return agent -> what it said of itself, and when, as a modification time."""
@@ -189,8 +194,10 @@ class Work:
     def lead(self, engine: str) -> None:
         """Say that this process leads the study, that it lives, and the configuration that agents need now.
 
-        And how many seconds ago it has heard of each agent, by its own count.
+        And how many seconds ago it has heard of each agent, by its own count. The configuration is kept again if it is gone.
         """
+        if engine in self._engines and not self._engine(engine).exists():
+            self.put_engine(engine, self._engines[engine])
         heard = {agent: round(time.monotonic() - since, 1) for agent, (_, since) in self._heard.items()}
         about = _Leader(host=socket.gethostname(), process=os.getpid(), engine=engine, heard=heard)
         write_text(self.root / _LEADER, json_text(about, indent=None), is_durable=False)
@@ -212,7 +219,7 @@ class Work:
         if is_stopping:
             write_text(self.root / _STOP, "", is_durable=False)
         else:
-            (self.root / _STOP).unlink(missing_ok=True)
+            remove(self.root / _STOP)
 
     def has_ended(self) -> bool:
         """Return whether the leader has ended the study."""
@@ -223,17 +230,17 @@ class Work:
         if has_ended:
             write_text(self.root / _ENDED, "{}\n", is_durable=False)
         else:
-            (self.root / _ENDED).unlink(missing_ok=True)
+            remove(self.root / _ENDED)
 
     def clear(self) -> None:
         """Remove what only a leader needs."""
-        (self.root / _LEADER).unlink(missing_ok=True)
+        remove(self.root / _LEADER)
         for path in (
             *map(self.path, self.items()),
             *self.root.glob("engine-*.json"),
             *self.root.glob(".*.tmp"),
         ):
-            path.unlink(missing_ok=True)
+            remove(path)
 
     def _written(self, path: Path) -> float | None:
         """Return the modification time of a file, which only says whether it has changed; None if it is gone."""
@@ -265,7 +272,8 @@ def agents_in_words(study: Path, is_led: bool) -> list[str]:
     clock of the agent's machine.
     """
     work = Work(study)
-    now, heard, lines = work.now(), work.heard() if is_led else {}, []
+    now, heard = (work.now(), work.heard()) if is_led else (max(work.now(), time.time()), {})
+    lines = []
     for agent, (card, written) in work.cards().items():
         trained = [
             f"{numbered(trials)} (evaluation {done} of {whole})" for trials, done, whole in card.batches.values()

@@ -90,7 +90,7 @@ def list_studies(given: Given) -> int:
             continue
         record = opened.record
         where = str(manifest.parent.relative_to(root))
-        rows.append([where, opened.state, counts(record, opened.total, is_cell=True), best_in_words(record)])
+        rows.append([where, opened.state, counts(record, record.total, is_cell=True), best_in_words(record)])
     if rows:
         print(aligned(["study", "state", "trials", "best"], rows))
     elif not damaged:
@@ -133,7 +133,7 @@ def show(given: Given) -> int:
     opened = load_study(named_directory(options.directory, "show"), "show")
     record = opened.record
     if options.trial is None:
-        print(study_text(record, opened.state, opened.total, options.top, opened.agents))
+        print(study_text(record, opened.state, record.total, options.top, opened.agents))
         return 0
     print(trial_text(record, record.trial(options.trial)))
     return 0
@@ -150,11 +150,11 @@ def watch(given: Given) -> int:
     while True:
         opened = load_study(directory, "watch")
         if sys.stdout.isatty():
-            text = study_text(opened.record, opened.state, opened.total, options.top, opened.agents)
+            text = study_text(opened.record, opened.state, opened.record.total, options.top, opened.agents)
             print(CLEAR, end="", file=unescaped(sys.stdout))
             print(text, flush=True)
         else:
-            line = f"{counts(opened.record, opened.total)}  best: {best_in_words(opened.record)}  {opened.state}"
+            line = f"{counts(opened.record, opened.record.total)}  best: {best_in_words(opened.record)}  {opened.state}"
             if line != said:
                 print(line, flush=True)
             said = line

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from hyperlax.cli.inspecting import Directory
 from hyperlax.config.option import By, Given, Metavar, OneOf, Range, completed
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.config.options import Devices
+from hyperlax.errors import UsageError
 
 if TYPE_CHECKING:
     from hyperlax.backends.base import Backend, EngineConfig
@@ -32,13 +33,7 @@ class AgentOptions:
     algo_and_network_config: Annotated[
         str | None, "Recipe, by name or path.", Metavar("RECIPE"), By("the study's, if it is your own")
     ] = None
-    devices: Annotated[
-        tuple[int, ...],
-        "Devices to train on, by their numbers, e.g. 0,1.",
-        Range(0, note="Count devices from 0."),
-        Metavar("N[,N...]"),
-        By("all that JAX sees"),
-    ] = ()
+    devices: Devices = ()
     slots: Annotated[
         int | None, "Batches that train here at once.", Range(1), By("as many as there are cores or devices for")
     ] = None
@@ -77,7 +72,7 @@ def _backend_here(options: AgentOptions, study: Path) -> MakeBackend:
 
 def agent(given: Given) -> int:
     """Train batches of a study until it has ended."""
-    from hyperlax.config.kinds import kind_of
+    from hyperlax.config.kinds import check_foreign
     from hyperlax.config.options import PbtOptions
     from hyperlax.config.stored import named_directory
     from hyperlax.studies import log_from, study_in
@@ -96,9 +91,7 @@ def agent(given: Given) -> int:
     if options.sbatch:
         print(_sbatch(directory.root.absolute(), is_on_gpu="(gpu)" in stored.device))
         return 0
-    if options.devices and not kind_of(recipe).has_programs:
-        problem = "{devices}: {0} trains in processes, which see the GPUs that CUDA_VISIBLE_DEVICES names. Set that."
-        raise OptionError("devices", problem, recipe.name)
+    check_foreign(options, recipe)
     if options.devices:
         from hyperlax.engine.device import local_devices
 

@@ -21,6 +21,7 @@ from hyperlax.files import CsvError, decode, json_text, read_csv, read_json, unq
 from hyperlax.hyperparams import Config
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
+from hyperlax.space import Categorical, Distribution
 from hyperlax.trial import MEASURED
 
 _TRIAL = "trial"
@@ -135,10 +136,16 @@ def as_text(configurations: Any) -> str:
 def _outside(base: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """Return the recipe's own values that the space does not contain, in words."""
     return [
-        f"{name} = {base[name]}, not in {written(distribution)}"
+        f"{name.split('.', 2)[-1]} = {base[name]}, not {_choice(distribution)}"
         for name, distribution in recipe.space.items()
         if not distribution.contains(base[name])
     ]
+
+
+def _choice(distribution: Distribution) -> str:
+    if isinstance(distribution, Categorical):
+        return f"among {', '.join(map(str, distribution.values))}"
+    return f"in {written(distribution)}"
 
 
 def _read_first(file: str, base: Mapping[str, Any], recipe: Recipe) -> list[dict[str, Any]]:

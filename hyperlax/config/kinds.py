@@ -179,25 +179,28 @@ class _OfTask(Kind):
             place = "" if recipe.source else f"{recipe.path}: "
             raise OptionError("command", "{0}{1}.", place, missing)
 
-    def _check_settled(self, options: RunOptions, recipe: Recipe) -> None:
-        """Raise OptionError for an option that a task does not have, unless it says what is so anyway."""
-        length = vars(recipe.config.run_lengths["default"])
-        instead = _INSTEAD | _OF_LANES if self.has_programs else _INSTEAD
-        for name, option in options_of(type(options)).items():
-            is_foreign = option.is_foreign(False, self.has_programs)
-            if name in instead and is_foreign and getattr(options, name) != length.get(name, option.default):
-                problem = f"{{{name}}}: {{0}} trains {self.noun}, and {instead[name]}."
-                raise OptionError(name, problem, recipe.name)
-
     def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
-        self._check_settled(options, recipe)
+        check_foreign(options, recipe)
         if isinstance(options, PbtOptions):
             return
         conditions = Conditions(options.num_seeds, options.num_evaluations, is_sized=False)
         check_varying(options.objective_names, conditions, self.table)
 
     def check_single(self, options: SingleOptions, recipe: Recipe, config: Config) -> None:
-        self._check_settled(options, recipe)
+        check_foreign(options, recipe)
+
+
+def check_foreign(options: object, recipe: Recipe) -> None:
+    """Raise OptionError for an option of a command that the recipe's task does not have, unless it says what is so anyway."""
+    if recipe.task is None:
+        return
+    has_programs, length = kind_of(recipe).has_programs, vars(recipe.config.run_lengths["default"])
+    instead = _INSTEAD | _OF_LANES if has_programs else _INSTEAD
+    for name, option in options_of(type(options)).items():
+        is_foreign = option.is_foreign(False, has_programs)
+        if name in instead and is_foreign and getattr(options, name) != length.get(name, option.default):
+            problem = f"{{{name}}}: {{0}} trains {recipe.task.noun}, and {instead[name]}."
+            raise OptionError(name, problem, recipe.name)
 
 
 def left_out(options: RunOptions, recipe: Recipe) -> list[str]:

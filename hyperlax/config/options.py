@@ -94,6 +94,15 @@ _NumEvaluations = Annotated[
     int, "Evaluations, evenly spaced over training.", COUNT, By("by {run_length_modifier}"), RL_ONLY
 ]
 TrialNumber = Annotated[int | None, Range(0)]
+Devices = Annotated[
+    tuple[int, ...],
+    "Devices to train on, by their numbers, e.g. 0,1.",
+    Range(0, note="Count devices from 0."),
+    Metavar("N[,N...]"),
+    THIS_RUN,
+    PROGRAMS_ONLY,
+    By("all that JAX sees"),
+]
 _Lanes = Annotated[
     int | Literal["auto"],
     "Maximum number of trials that share one compiled call; auto fits it to the device.",
@@ -262,15 +271,7 @@ class SearchOptions(RunOptions):
         PROCESSES_ONLY,
         By("as many as there are cores for"),
     ] = None
-    devices: Annotated[
-        tuple[int, ...],
-        "Devices to train on, by their numbers, e.g. 0,1.",
-        Range(0, note="Count devices from 0."),
-        Metavar("N[,N...]"),
-        MAY_CHANGE,
-        PROGRAMS_ONLY,
-        By("all that JAX sees"),
-    ] = ()
+    devices: Devices = ()
     agents: Annotated[
         int | Literal["none"],
         "Train in agents, which hyperlax agent DIR starts on any machine that sees the study's directory, and start this many "

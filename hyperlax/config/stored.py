@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -137,8 +138,19 @@ def with_recipe(directory: Path, stored: _Options, named: str | None) -> _Option
 
 
 def _no_study(asked_by: str, given: object, found: str) -> OptionError:
-    advice = "Give the directory of a study, such as my_optuna_studies/sac_mlp/gymnax_pendulum."
-    return OptionError("resume_from", f"{asked_by} {{0}}: {found}. {advice}", given)
+    below = _studies_below(given) if isinstance(given, Path) else []
+    if len(below) == 1:
+        return OptionError("resume_from", f"{asked_by} {{0}}: {found}. Give the study below it: {{1}}", given, below[0])
+    such = below[0] if below else "my_optuna_studies/sac_mlp/gymnax_pendulum"
+    advice = "Give the directory of a study, such as {1}."
+    return OptionError("resume_from", f"{asked_by} {{0}}: {found}. {advice}", given, such)
+
+
+def _studies_below(directory: Path) -> list[Path]:
+    """Return the studies that lie one or two levels below a directory."""
+    with suppress(OSError, ValueError):
+        return sorted(path.parent for levels in ("*", "*/*") for path in directory.glob(f"{levels}/{MANIFEST}"))
+    return []
 
 
 def _refuse_hidden(path: Path) -> None:

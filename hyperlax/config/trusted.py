@@ -60,7 +60,8 @@ def check_source(kept: Mapping[str, Any], where: str, directory: Path, is_sweep:
     directory: that of the study. is_sweep: whether it is a sweep, which only a file can have begun.
     """
     source = kept.get("source")
-    if is_own(kept) or (isinstance(source, dict) and "flow" in source):  # of a flow nothing is run
+    runs_nothing = isinstance(source, dict) and "flow" in source and not {"function", "command"} & source.keys()
+    if is_own(kept) or runs_nothing:
         return
     code, again = "a function", python_call("tune", {"resume_from": directory}, "function")
     if not isinstance(source, dict) or "function" not in source:

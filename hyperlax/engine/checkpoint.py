@@ -20,7 +20,7 @@ import numpy as np
 from msgspec import Meta
 
 from hyperlax.errors import in_sentence, numbered
-from hyperlax.files import convert, make_directories, open_regular, replacing
+from hyperlax.files import convert, make_directories, open_regular, refuse_moved, remove, replacing
 from hyperlax.outputs import directory_of
 
 log = logging.getLogger(__name__)
@@ -136,8 +136,7 @@ class CheckpointManager:
             if path not in paths and (not self._owner or _owner(path) == self._owner):
                 _remove(path)
         if self._owner and not states:
-            with contextlib.suppress(OSError):  # not there, or not empty
-                self._directory.rmdir()
+            self._remove_if_empty()
 
     def prune_pools(self, agents: Collection[str], trials: Collection[int]) -> None:
         """Remove the saved lanes of all agents but these, unless they hold one of these trials."""
@@ -174,7 +173,11 @@ class CheckpointManager:
         """
         for path in self._directory.glob(".*.tmp"):
             _remove(path)
+        self._remove_if_empty()
+
+    def _remove_if_empty(self) -> None:
         with contextlib.suppress(OSError):  # not there, or not empty
+            refuse_moved(self._directory)
             self._directory.rmdir()
 
     def _remove(self, trials: Collection[int], but: tuple[int, ...]) -> None:
@@ -183,7 +186,7 @@ class CheckpointManager:
             with contextlib.suppress(Exception):
                 held = _read(path).trials
             if held != but and not set(held).isdisjoint(trials):
-                path.unlink(missing_ok=True)
+                remove(path)
 
     def _path(self, trials: Sequence[int]) -> Path:
         return self._directory / f"trial_{trials[0]:05d}.npz"
@@ -210,18 +213,19 @@ def _age(path: Path) -> tuple[bool, float, str]:
 
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def _write(path: Path, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace a file atomically. Log an error of the disk instead of raising it."""
+    """Replace a file atomically. Log an error of the disk instead of raising it; that the study is gone is said elsewhere."""
     described = json.dumps({**asdict(metadata), _ARRAYS: list(arrays)})
     named: dict[str, Any] = {_METADATA: np.frombuffer(described.encode(), np.uint8), **arrays}
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **named)
     except OSError as error:
-        log.warning("%s cannot be written (%s): training continues.", path, error.strerror)
+        level = logging.DEBUG if isinstance(error, FileNotFoundError) else logging.WARNING
+        log.log(level, "%s cannot be written (%s): training continues.", path, error.strerror)
 
 
 def _load(path: Path) -> tuple[Metadata, dict[str, np.ndarray]] | None:

@@ -118,7 +118,7 @@ def local_devices(chosen: Sequence[int] = ()) -> dict[int, Any]:
         jax.config.update("jax_cuda_visible_devices", ",".join(map(str, sorted(set(chosen)))))
     found, visible = jax.local_devices(), jax.config.values["jax_cuda_visible_devices"]
     is_restricted = found[0].platform != "cpu" and visible != "all"
-    known = dict(zip(sorted(map(int, visible.split(","))) if is_restricted else range(len(found)), found, strict=False))
+    known = dict(zip(sorted(map(int, visible.split(","))) if is_restricted else range(len(found)), found, strict=True))
     for number in chosen:
         if number not in known:
             there = ", ".join(f"{number} ({device.device_kind})" for number, device in known.items())

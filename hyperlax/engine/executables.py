@@ -159,8 +159,8 @@ class Executables:
             device.device_kind,
             device.id,
             device.client.platform_version,
-            cpu_info("flags", "Features"),
-        )  # a virtual machine may hide some
+            cpu_info("flags", "Features"),  # a virtual machine may hide some
+        )
         return fingerprint(self.identity, *own, platform.python_version(), options)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from hyperlax.errors import format_number
+from hyperlax.errors import counted, format_number
 from hyperlax.metaflow.results import DIRECTORY, OUTPUT_ROOT
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ def render_study_card(study: optuna.Study) -> None:
             for trial in best
         ]
         failed = sum(trial.state == "FAIL" for trial in record.trials)
-        heading = f"{len(record.trials)} trials, {failed} of them failed. Objective: {direction} {objective}."
+        heading = (
+            f"{counted(len(record.trials), 'trial')}, {failed} of them failed. Objective: {direction} {objective}."
+        )
         card: Any = current.card  # pyright: ignore[reportAttributeAccessIssue]
         card.append(Markdown(f"# {record.full_name}\n\n{heading}"))
         if best:

@@ -7,7 +7,6 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import InMemoryStorage, run_grpc_proxy_server
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.errors import HyperlaxError, UsageError, counted
 from hyperlax.metaflow import rendezvous
 from hyperlax.metaflow.rendezvous import Meeting
 from hyperlax.metaflow.results import N_TRIALS, OBJECTIVE, REASON, TASK, TrialResult, about_run
@@ -67,7 +66,7 @@ class Coordinator:
         address = _serve(self._storage, host, port)
         rendezvous.forget_old_meetings()
         Meeting(address).write(self._id)
-        print(f"The coordinator listens on {address} for {self._total} trials.")
+        print(f"The coordinator listens on {address} for {counted(self._total, 'trial')}.")
         writer, is_over = _Writer(self.study, output_root), False
         try:
             has_all = self._wait(time.monotonic() + timeout, writer)
@@ -90,7 +89,7 @@ class Coordinator:
                 known[result.trial_number] = result.frozen(task)
         for number in range(max(known, default=-1) + 1):
             self.study.add_trial(known.get(number) or create_trial(state=TrialState.WAITING))
-        print(f"{len(known)} trials of the run have ended already.")
+        print(f"{counted(len(known), 'trial')} of the run ended before.")
 
     def _results(self) -> dict[str, TrialResult | None]:
         """Return the result of each task that has ended, by its id; None for one without a result."""
@@ -102,7 +101,7 @@ class Coordinator:
 
     def _wait(self, until: float, writer: _Writer) -> bool:
         """Wait for all tasks, giving up trials that are lost. Return False if time is over before."""
-        leases, looked = _Leases(), time.monotonic()
+        leases, looked, is_told = _Leases(), time.monotonic(), False
         while time.monotonic() < until:
             trials = self.study.get_trials(deepcopy=False)
             for trial in leases.lost(trials):
@@ -113,9 +112,13 @@ class Coordinator:
             is_idle = all(ended.values()) and time.monotonic() - looked > _LOOK_SECONDS
             if is_idle:
                 looked = time.monotonic()
-                with suppress(Exception):  # Metaflow cannot say it now
+                try:
                     if len({*ended, *self._results()}) >= self._total:
                         return True  # the other tasks have ended without a trial
+                except Exception as error:  # of Metaflow, its metadata service or its datastore
+                    if not is_told:
+                        print(f"The tasks of the run cannot be seen now: {type(error).__name__}: {error}")
+                    is_told = True
             writer.write_at_times(sum(ended.values()))
             time.sleep(_POLL_SECONDS)
         return False

@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, QMCSampler
 from optuna.trial import Trial, TrialState, create_trial
 
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import HyperlaxError, counted
 from hyperlax.metaflow.results import N_TRIALS, OBJECTIVE, OUTPUT_ROOT, REASON, about_run
 from hyperlax.tasks import Direction
 
@@ -93,5 +93,7 @@ def rebuild_study(
             print(f"The study's directory is not written: {error}")
     if not any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
         reason = next((result.reason for result in results if result.reason), "there are none")
-        raise HyperlaxError(f"rebuild_study: none of {len(inputs)} trials is complete. The first reason: {reason}.")
+        raise HyperlaxError(
+            f"rebuild_study: no complete one among {counted(len(inputs), 'trial')}. The first reason: {reason}."
+        )
     return study

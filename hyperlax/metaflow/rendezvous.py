@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hyperlax.errors import HyperlaxError
-from hyperlax.files import decode, write_json
+from hyperlax.files import decode, state_directory, write_json
 
 VARIABLE = "HYPERLAX_RENDEZVOUS"
 _KEPT_SECONDS = 7 * 24 * 3600.0
@@ -51,7 +51,7 @@ def await_coordinator(coordinator_id: str, timeout: float = 120, poll_interval: 
         if time.monotonic() > until:
             raise HyperlaxError(
                 f"The coordinator of run {coordinator_id} was not there after {timeout:g} s. Its step needs a worker of its own "
-                f"(--max-workers 2 or more), and a task on another machine the same directory in {VARIABLE}."
+                f"(max-workers of at least 2), and a task on another machine the same directory in {VARIABLE}."
             )
         time.sleep(poll_interval)
     return found.address
@@ -66,8 +66,7 @@ def forget_old_meetings() -> None:
 
 
 def _directory() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(os.environ.get(VARIABLE) or Path(state) / "hyperlax" / "metaflow")
+    return Path(os.environ.get(VARIABLE) or state_directory() / "metaflow")
 
 
 def _path(coordinator_id: str) -> Path:

@@ -121,10 +121,7 @@ def _connect(coordinator_id: str | None, address: str | None) -> tuple[GrpcStora
 def _reached(address: str, coordinator_id: str | None) -> tuple[GrpcStorageProxy, str] | None:
     """Return the storage at an address and the name of its study, None if no coordinator of this id is there."""
     host, _, port = address.rpartition(":")
-    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
-    os.environ.setdefault(
-        "no_grpc_proxy", f"{others},{host}"
-    )  # gRPC sends what is for localhost through http_proxy, too
+    _go_directly_to(host)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         storage = GrpcStorageProxy(host=host, port=int(port))
@@ -136,6 +133,13 @@ def _reached(address: str, coordinator_id: str | None) -> tuple[GrpcStorageProxy
     return None
 
 
+def _go_directly_to(host: str) -> None:
+    """Add a host to those that gRPC does not reach through a proxy: it sends what is for localhost through http_proxy, too."""
+    known = next((os.environ[name] for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY") if os.environ.get(name)), "")
+    if host not in known.split(","):
+        os.environ.update(no_grpc_proxy=f"{known},{host}".lstrip(","))
+
+
 @contextmanager
 def _alive(storage: GrpcStorageProxy, trial_id: int) -> Iterator[None]:
     """Give signs of life of a trial for the block."""
@@ -145,9 +149,8 @@ def _alive(storage: GrpcStorageProxy, trial_id: int) -> Iterator[None]:
         number = 0
         while not ended.wait(_BEAT_SECONDS):
             number += 1
-            with suppress(
-                Exception
-            ):  # the trial ends now, or the coordinator is gone, which the trial itself will notice
+            # the trial ends now, or the coordinator is gone, which the trial itself will notice
+            with suppress(Exception):
                 storage.set_trial_system_attr(trial_id, BEAT, number)
 
     thread = threading.Thread(target=beat, name="hyperlax-beat", daemon=True)

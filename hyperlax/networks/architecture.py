@@ -23,9 +23,8 @@ class Architecture(NamedTuple):
     depth: Array  # int32[], live layers
     activation: Array  # int32[], index into TorsoShape.activations
     layer_norm: Array  # bool[]
-    size: (
-        Array | int
-    )  # int32[], index into TorsoShape.sizes; known at compile time (an int) inside a branch of `by_size`
+    # int32[], index into TorsoShape.sizes; known at compile time (an int) inside a branch of `by_size`
+    size: Array | int
 
 
 @dataclass(frozen=True)

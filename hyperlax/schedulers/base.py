@@ -26,7 +26,7 @@ class Shown:
 
     @cached_property
     def has_failed(self) -> bool:
-        """Whether the trial failed in its last segment."""
+        """True if the trial failed in its last segment."""
         return len(self.values) > 0 and bool(np.isnan(self.values[-1, 0]))
 
     @cached_property

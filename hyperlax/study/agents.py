@@ -13,7 +13,7 @@ from hyperlax.config.trusted import code_of, recipe_file
 from hyperlax.envs import is_known
 from hyperlax.envs.recipes import registered
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.files import durable_together, is_too_long
+from hyperlax.files import durable_together, is_too_long, remove
 from hyperlax.recipe import Recipe, dotted, load
 from hyperlax.study.directory import AGENTS
 from hyperlax.study.record import StudyRecord, ranked, the_best, winners
@@ -71,7 +71,7 @@ def keep_only_the_best(record: StudyRecord) -> None:
     for path in (record.directory / AGENTS).glob("trial_*"):
         found = _FILE.fullmatch(path.name)
         if found and int(found[1]) in beaten:
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 def environment_of(about: Mapping[str, Any], given: Path, named: str | None) -> str:

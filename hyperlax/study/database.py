@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.constraints import parse_constraint, violations
 from hyperlax.errors import HyperlaxError
-from hyperlax.files import replacing
+from hyperlax.files import refuse_moved, replacing
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
 from hyperlax.study.database_file import PATIENCE, Damaged, connect, content
@@ -60,7 +60,7 @@ class StudyDatabase:
         if found is None:
             found = _add_study(path, study_name, objectives)
         self._study_id, self._objectives, self._constraints = found, dict(objectives), tuple(constraints)
-        self._connection, self._version = connect(path), -1
+        self._path, self._connection, self._version = path, connect(path), -1
         self._own: dict[int, FrozenTrial] = {}  # by number
         self._foreign: dict[int, FrozenTrial] = {}  # by the key of its row
         self._unfinished: set[int] = set()
@@ -283,7 +283,9 @@ class StudyDatabase:
         """Yield a cursor. Its changes are committed at the end, or rolled back if the block raises.
 
         The lock is taken at once: SQLite refuses a transaction that reads first and then writes while another one writes.
+        Raises OSError, before anything is written, if the study is not this process's any more: see `refuse_moved`.
         """
+        refuse_moved(self._path)
         try:
             cursor = self._connection.cursor()
             cursor.execute("BEGIN IMMEDIATE")

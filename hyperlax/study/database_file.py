@@ -64,9 +64,8 @@ def check_writable(path: Path) -> None:
         with refusing_forbidden(path), closing(connect(path)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             ((version,),) = connection.execute("PRAGMA user_version")
-            connection.execute(
-                f"PRAGMA user_version = {version}"
-            )  # SQLite begins on a read-only file as if it could write
+            # SQLite begins on a read-only file as if it could write
+            connection.execute(f"PRAGMA user_version = {version}")
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise

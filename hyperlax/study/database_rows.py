@@ -59,11 +59,13 @@ def is_own(trial: FrozenTrial) -> bool:
 def read_trials(path: Path, study_name: str, objectives: Mapping[str, str]) -> list[FrozenTrial]:
     """Return every trial of a study by number, without times; of its intermediate values only those that are not finite numbers.
 
-    Empty if the file, which `database_file.check` found sound, does not hold the study yet. Writes nothing. Raises an exception of
-    any kind for content that Optuna does not write.
+    Empty if the file, which `database_file.check` found sound, does not hold the study yet. Writes nothing.
 
     Args:
       objectives: Name -> "minimize" or "maximize", as study.json has them.
+
+    Raises:
+      Exception: of any kind, for content that Optuna does not write.
     """
     with closing(connect(path)) as connection:
         connection.execute("BEGIN")  # all tables as they are at one time

@@ -16,7 +16,7 @@ from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
 from hyperlax.engine.checkpoint import FILES as SAVED
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.files import is_too_long, read_csv, refuse_moved, write_text
+from hyperlax.files import is_too_long, read_csv, refuse_moved, remove, write_text
 from hyperlax.outputs import KEPT_OUTPUT, OWN_FILES
 from hyperlax.recipe import Recipe
 from hyperlax.study import database_file
@@ -69,7 +69,7 @@ _OWN: dict[str, str] = {
     PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
     rf"({CONFIRMATION}/)?{CHECKPOINTS}": SAVED,
     rf"({CONFIRMATION}/)?{OWN_FILES}": "",
-    rf"({CONFIRMATION}/)?{OWN_FILES}/trial_\d+(/.*)?": r".*",
+    rf"({CONFIRMATION}/)?{OWN_FILES}/(trial_\d+|\.trial_\d+\.tmp)(/.*)?": r".*",
     CONFIRMATION: "",
     WORK: FILES,
     _EXEC: _one_of(SUCCESS),
@@ -132,8 +132,8 @@ class StudyDirectory:
     def outdate_analyses(self, since: int) -> None:
         """Mark the analyses of super-batch `since` and all later ones as missing."""
         for super_batch in range(since, self.analysed()):
-            (self.analysis(super_batch) / _WRITTEN_LAST).unlink(missing_ok=True)
-            (self.exec_batch(super_batch) / SUCCESS).unlink(missing_ok=True)
+            remove(self.analysis(super_batch) / _WRITTEN_LAST)
+            remove(self.exec_batch(super_batch) / SUCCESS)
 
     def name(self, batch: Path) -> str:
         """Return a batch's name, as it is in a trial's attribute `batch`."""
@@ -166,7 +166,7 @@ class StudyDirectory:
                 shutil.rmtree(path)
         for path in self.root.rglob(".*.tmp*"):
             if TEMPORARY.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+                remove(path)
 
     def links(self) -> Iterator[Path]:
         """Yield the study's own directories that are links, without looking into the directories of a task's trials."""

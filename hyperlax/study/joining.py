@@ -29,15 +29,16 @@ class _Study(Protocol):
     def run(self) -> int: ...
 
 
-def lead_or_join(plan: Callable[[], _Study], share: Share) -> int:
+def lead_or_join(plan: Callable[[bool], _Study], share: Share) -> int:
     """Lead the study that `plan` returns, or train for the process that leads it until that ends. Returns the exit status.
 
-    plan: raises UsageError, maybe from a StudyRunning, while another process holds the study. share: of the agent that trains for
-    another process.
+    plan: has whether this process has trained for a leader that has ended. Raises UsageError, maybe from a StudyRunning, while
+    another process holds the study. share: of the agent that trains for another process.
     """
+    takes_over = False
     while True:
         try:
-            study = plan()
+            study = plan(takes_over)
         except UsageError as error:
             running = error if isinstance(error, StudyRunning) else error.__cause__
             if not isinstance(running, StudyRunning):
@@ -53,6 +54,7 @@ def lead_or_join(plan: Callable[[], _Study], share: Share) -> int:
         status = _train_for_leader(root, share)
         if status is not None:
             return status
+        takes_over = True
 
 
 def _train_for_leader(root: Path, share: Share) -> int | None:

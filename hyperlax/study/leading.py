@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.backends.desk import check_there
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, shares
 from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.work import Work
+from hyperlax.config.stored import read_arguments
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.engine.machine import gpus
-from hyperlax.errors import STOPPED, TERMINATED
+from hyperlax.engine.machine import gpus, leave_gpu_memory
+from hyperlax.errors import STOPPED, TERMINATED, UsageError
 from hyperlax.files import staying
 from hyperlax.recipe import Recipe
 from hyperlax.study.directory import CHECKPOINTS, StudyDirectory
@@ -23,12 +27,15 @@ from hyperlax.study.lock import holder_of
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
 from hyperlax.study.study_run import MakeBackend, local_backend
 
+log = logging.getLogger(__name__)
+
 
 def run_with_agents(
     directory: Path,
     count: int,
     tracked: Callable[[EngineConfig], EngineConfig],
     run: Callable[[MakeBackend], int],
+    begun: str = "",
 ) -> int:
     """Run a study whose batches agents train. Returns the exit status.
 
@@ -37,11 +44,14 @@ def run_with_agents(
       count: Agents that are started on this machine, which they divide.
       tracked: Returns a configuration with the place where commands are tracked.
       run: Runs the study with the backend that this makes, and returns the exit status.
+      begun: A sentence to log once this process leads, if any.
     """
-    work, local = Work(directory), LocalAgents(directory)
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the agents
+    work, local, notes = Work(directory), LocalAgents(directory), [begun] if begun else []
+    leave_gpu_memory()
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+        while notes:
+            log.info("%s", notes.pop())
         work.set_ended(False)
         config = tracked(config)
         planner = local_backend(config, checkpoints)
@@ -106,6 +116,11 @@ def join(
     def is_led() -> bool:
         return holder_of(directory.root) is not None
 
+    def trains_alone() -> bool:
+        with suppress(UsageError):
+            return read_arguments(directory.root, "agent").get("agents") == "none"
+        return False
+
     place = Place(
         desk=Work(directory.root),
         recipe=recipe,
@@ -113,7 +128,8 @@ def join(
         checkpoints=checkpoints,
         device_of=device_of,
         is_over=lambda: not is_led() and directory.ended() >= total,
-        is_led=is_led,
+        is_led=lambda: ENDS_WITH_INPUT in os.environ or is_led(),  # who started it says who leads
+        trains_alone=trains_alone,
     )
     stop = StopRequest()
     agent = AgentProcess(place, stop, any_device, idle_timeout)
@@ -121,7 +137,11 @@ def join(
     if ENDS_WITH_INPUT in os.environ:
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
     with stopping_on_signals(stop), ending_on_io_error(directory.database, run_again), staying(directory.root):
-        agent.run()
+        try:
+            agent.run()
+        except OSError:
+            check_there(place.desk)
+            raise
     return stop.exit_status if stop.is_set() else 0
 
 

@@ -3,7 +3,8 @@
 A process locks `.lock`, writes its name into it and changes its modification time as long as it lives. Where the system's locks
 reach every machine, they decide. Some network file systems lock on each machine by itself, or not at all. There the name counts:
 of a process on this machine that has died, not at all, of any other as long as the modification time is seen to change. No clock of
-one machine is compared with that of another.
+one machine is compared with that of another. Below the name is when the process began, since the system gives its number to
+another one later.
 """
 
 from __future__ import annotations
@@ -38,16 +39,20 @@ LEASE_SECONDS = 30.0
 """Seconds after which a process whose lock file does not change has lost it, where locks do not reach it."""
 _SETTLE_SECONDS = 0.2
 """Seconds in which another process that starts at the same time writes its name, where the system does not lock."""
-_MOST_OF_A_NAME = 400
-"""Bytes of a lock that are read: the name of the process that holds it."""
+_MOST_OF_A_TEXT = 400
+"""Bytes of a lock that are read: the name of the process that holds it, and when that began."""
 
 
 class _Look(NamedTuple):
-    """A lock with a process's name in it. is_locked: whether the system says that the process lives. renewed: modification time."""
+    """A lock and what a process wrote into it. is_locked: whether the system says that it lives. renewed: modification time."""
 
-    name: str
+    text: str
     is_locked: bool
     renewed: int
+
+    @property
+    def name(self) -> str:
+        return self.text.partition("\n")[0]
 
 
 _SEEN: dict[Path, tuple[_Look, float]] = {}
@@ -96,7 +101,8 @@ def only_one_process(root: Path, is_named: bool = True, lost: Callable[[], None]
     Args:
       root: The directory; it is made if it is missing.
       is_named: Whether to write this process's name into the lock's file, which needs room on the disk.
-      lost: Called in another thread if a process that did not see this one has taken the directory. Nothing is written then.
+      lost: Called in another thread if a process that did not see this one has taken the directory. From then on neither the
+        study's files nor its database are written, and nothing is removed: see `files.refuse_moved`.
 
     Raises:
       UsageError: Another process holds the directory (the message names it), or it may not be written.
@@ -110,47 +116,73 @@ def only_one_process(root: Path, is_named: bool = True, lost: Callable[[], None]
         if not is_named:
             yield Held(root, file)
             return
-        name, held, ended = _write_name(root, file), Held(root, file), threading.Event()
+        text, held, ended = _write_name(root, file), Held(root, file), threading.Event()
 
         def end() -> None:
             place.is_lost = True
             lost()
 
-        renewing = threading.Thread(target=_renew, args=(held, name, ended, end), daemon=True, name="lock")
+        renewing = threading.Thread(target=_renew, args=(held, file, text, ended, end), daemon=True, name="lock")
         renewing.start()
         try:
             yield held
         finally:
             ended.set()
             renewing.join()
-            if _name_in(file) == name:
-                file.truncate(0)
+            with suppress(OSError, UsageError):
+                if not place.is_lost and _text_now(held, file) == text:
+                    file.truncate(0)
 
 
 def _write_name(root: Path, file: BinaryIO) -> str:
-    """Write this process's name into the lock's file, and return it."""
+    """Write this process's name, and when it began, into the lock's file. Return what was written."""
     since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
     name = f"process {os.getpid()} on {socket.gethostname()} (since {since})"
-    with naming(root / LOCK):
-        file.truncate(0)
-        os.pwrite(file.fileno(), f"{name}\n".encode(), 0)
+    text = f"{name}\n{_beginning(os.getpid())}".strip()
+    _write(root, file, text)
     if not ((look := _look(root)) and look.is_locked):
         time.sleep(_SETTLE_SECONDS)
-        if (look := _look(root)) and look.name != name:
+        if (look := _look(root)) and look.text != text:
             raise StudyRunning(root, look.name)
-    return name
+    return text
 
 
-def _renew(held: Held, name: str, ended: threading.Event, lost: Callable[[], None]) -> None:
-    """Renew the lease until the process ends, or another one's name is in the lock."""
+def _write(root: Path, file: BinaryIO, text: str) -> None:
+    with naming(root / LOCK):
+        file.truncate(0)
+        os.pwrite(file.fileno(), f"{text}\n".encode(), 0)
+
+
+def _renew(held: Held, file: BinaryIO, text: str, ended: threading.Event, lost: Callable[[], None]) -> None:
+    """Renew the lease until the process ends, or another one has taken the directory.
+
+    An empty lock gets the name again, unless the lease has run out: another process may have run and ended since.
+    """
+    renewed, has_warned = time.time(), False
     while not ended.wait(LEASE_SECONDS / 6):
-        with suppress(OSError, UsageError):  # the disk may be away for a while
-            look = _look(held.root) if held.is_in_place() else None  # opens the file, so that no old copy of it is read
-            if look and look.name != name:
-                log.error("%s: %s has taken this study, since it did not hear of this process.", held.root, look.name)
+        try:
+            now = _text_now(held, file)
+            if now != text and (now or time.time() - renewed > LEASE_SECONDS):
+                taker = now.partition("\n")[0] or "another process"
+                log.error("%s: %s has taken this study, since it did not hear of this process.", held.root, taker)
                 lost()
                 return
+            if not now:
+                _write(held.root, file, text)
             held.renew()
+            renewed, has_warned = time.time(), False
+        except (OSError, UsageError) as error:  # the disk may be away for a while
+            if not has_warned:
+                log.warning("%s: the lock cannot be renewed. Another process may take the study. %s", held.root, error)
+            has_warned = True
+
+
+def _text_now(held: Held, file: BinaryIO) -> str:
+    """Return what is in the lock. The file is opened, so that no old copy of it is read, unless the directory was moved."""
+    if not held.is_in_place():
+        return _text_in(file)
+    look = _read(held.root)
+    return look.text if look else ""
 
 
 def _locked(root: Path) -> BinaryIO:
@@ -210,6 +242,12 @@ def holder_of(root: Path) -> str | None:
 
 def _look(root: Path) -> _Look | None:
     """Return a directory's lock, None if nobody holds it."""
+    look = _read(root)
+    return look if look and (look.is_locked or _may_live(look.text)) else None
+
+
+def _read(root: Path) -> _Look | None:
+    """Return a directory's lock, None if there is none. Raises UsageError if it cannot be read."""
     if sys.platform == "win32":
         return None
     try:
@@ -221,14 +259,13 @@ def _look(root: Path) -> _Look | None:
                 is_locked = True
             except OSError:
                 pass  # the system cannot lock here
-            look = _Look(_name_in(file), is_locked, os.fstat(file.fileno()).st_mtime_ns)
+            return _Look(_text_in(file), is_locked, os.fstat(file.fileno()).st_mtime_ns)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UsageError(
             f"{root / LOCK}: cannot be read ({error.strerror}). Remove it if no process runs this study."
         ) from error
-    return look if is_locked or _may_live(look.name) else None
 
 
 def _seconds_unchanged(root: Path, look: _Look) -> float:
@@ -241,8 +278,8 @@ def _seconds_unchanged(root: Path, look: _Look) -> float:
     return now - since
 
 
-def _name_in(lock: BinaryIO) -> str:
-    return os.pread(lock.fileno(), _MOST_OF_A_NAME, 0).decode(errors="replace").strip()
+def _text_in(lock: BinaryIO) -> str:
+    return os.pread(lock.fileno(), _MOST_OF_A_TEXT, 0).decode(errors="replace").strip()
 
 
 class StudyRunning(UsageError):
@@ -255,15 +292,25 @@ class StudyRunning(UsageError):
         )
 
 
-def _may_live(name: str) -> bool:
-    """Return whether a name is that of a process, unless of one on this machine that has died."""
-    found = re.fullmatch(r"process (\d+) on (.+) \(since .*\)", name)
+def _may_live(text: str) -> bool:
+    """Return whether the text of a lock names a process, unless one on this machine that has died."""
+    found = re.fullmatch(r"process (\d+) on (.+) \(since .*\)(?:\n(.*))?", text)
     if not found or found[2] != socket.gethostname():
         return found is not None
+    with suppress(PermissionError):
+        try:
+            os.kill(int(found[1]), 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+    return not found[3] or _beginning(int(found[1])) in ("", found[3])
+
+
+def _beginning(pid: int) -> str:
+    """Return when a process of this machine began, in words that no other one with its number has; "" if that is not known."""
     try:
-        os.kill(int(found[1]), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # no Linux
+        return ""
+    ticks = stat.rpartition(b")")[2].split()[19].decode()
+    return f"began {ticks} ticks after boot {boot}"

@@ -121,12 +121,22 @@ class Loop:
             if sound and self._settings.task == "search" and not self._is_planned:
                 self._is_planned = True
                 plan = self._backend.plan(sound)
-                log.log(logging.INFO if plan.programs else logging.DEBUG, "%s, if none is pruned.", plan.sentence())
+                said = f"{self._which(sound)}{plan.sentence()}, if none is pruned."
+                log.log(logging.INFO if plan.programs else logging.DEBUG, "%s", said)
         elif sound:
             plan = self._backend.plan(sound)
+            which = self._which(sound) if self._settings.task == "search" else ""
             is_one_of_many = self._settings.overlaps and self._groups > 0
-            log.log(logging.DEBUG if is_one_of_many or not plan.programs else logging.INFO, "%s", plan.sentence())
+            log.log(
+                logging.DEBUG if is_one_of_many or not plan.programs else logging.INFO, "%s%s", which, plan.sentence()
+            )
             self._waiting += map(_numbers, plan.batches)
+
+    def _which(self, trials: Sequence[Trial]) -> str:
+        """Return the beginning of a sentence about the plan of a super-batch, "" if that is the whole study."""
+        if len(trials) == self._settings.total:
+            return ""
+        return "First super-batch: " if trials[0].number == 0 else "Next super-batch: "
 
     def _fill(self) -> None:
         """Fill free lanes with successors, next repetitions and waiting trials, and ask for more while there is room."""

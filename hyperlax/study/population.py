@@ -104,9 +104,8 @@ class _PopulationTrials:
     def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write an interval's files, then the database. Raises HyperlaxError if an interval recorded before differs."""
         live = self._live
-        results = [
-            replace(result, intermediate={}) for result in live.scoring.results(batch)
-        ]  # its only value is the objective
+        # its only value is the objective
+        results = [replace(result, intermediate={}) for result in live.scoring.results(batch)]
         interval, before = (
             self.super_batch(results[0].number),
             [self._state.trials()[result.number] for result in results],

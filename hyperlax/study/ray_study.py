@@ -15,36 +15,36 @@ from typing import Any
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend, EngineConfig, narrowest
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.ray_agents import RayAgents, connect, make_desk, room_for
-from hyperlax.backends.ray_desk import RayDesk
+from hyperlax.backends.ray_agents import RayAgents, make_desk
+from hyperlax.backends.ray_cluster import connected, room_for
+from hyperlax.backends.ray_desk import AGENT, ClusterLost, RayDesk
 from hyperlax.backends.ray_files import AgentDesk
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.ray_options import parse_resources
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.engine.machine import cores
+from hyperlax.engine.machine import cores, leave_gpu_memory, memory_share
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.study.leading import device_of
+from hyperlax.study.manifest import resume_command
 from hyperlax.study.study_run import MakeBackend, local_backend
 from hyperlax.tasks import Command, Function, Task
-
-_MAIN = f"{__name__}:train"
-_SHARE_OF_GPU = 0.9
-"""Share of a GPU's memory that agents reserve together."""
 
 
 def run_on_ray(
     options: SearchOptions,
     recipe: Recipe,
     directory: Path,
-    tracked: Callable[[EngineConfig], EngineConfig],
+    main: str,
+    tracked: Callable[[EngineConfig], tuple[EngineConfig, str]],
     run: Callable[[MakeBackend], int],
 ) -> int:
     """Run a study whose batches agents in a Ray cluster train. Returns the exit status.
 
     Args:
-      tracked: Returns a configuration with the place where commands are tracked.
+      main: The function by which agents call `train`; see `AgentActor`.
+      tracked: Returns a configuration with the place where commands are tracked, and the address for the agents.
       run: Runs the study with the backend that this makes, and returns the exit status.
 
     Raises HyperlaxError if there is no cluster, UsageError if the study cannot run on one.
@@ -56,44 +56,48 @@ def run_on_ray(
         raise OptionError("devices", problem)
     sent = send(recipe)
     resources = _resources(options.agent_resources, recipe)
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the agents
-    is_own = connect(options.ray_address)
-    desk, most = make_desk(directory), None if options.agents == "none" else options.agents
-    at_once = (most or max(1, room_for(resources))) * (options.slots or _slots(resources, recipe))
+    leave_gpu_memory()
     about = {
         "study": str(directory),
         "recipe": sent,
         "seconds": options.checkpoint_seconds,
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
-    agents = RayAgents(desk, _MAIN, about, resources, most, is_own)
+    with connected(options.ray_address, resources):
+        desk, most = make_desk(directory), None if options.agents == "none" else options.agents
+        at_once = (most or max(1, room_for(resources))) * (options.slots or _slots(resources, recipe))
+        agents = RayAgents(desk, main, about, resources, most)
 
-    def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
-        agents.about["mlflow"] = tracked(config).mlflow
-        width = config.super_batch or narrowest(at_once * (config.lanes or 1), config.num_trials)
-        config = replace(config, super_batch=width, devices=())
-        planner = local_backend(replace(config, task=_without_resources(config.task)), checkpoints)
-        return make_agents(desk, planner, config, "", agents, checkpoints)
+        def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+            config, agents.about["mlflow"] = tracked(config)
+            width = config.super_batch or narrowest(at_once * (config.lanes or 1), config.num_trials)
+            config = replace(config, super_batch=width, devices=())
+            planner = local_backend(replace(config, task=_without_resources(config.task)), checkpoints)
+            return make_agents(desk, planner, config, "", agents, checkpoints)
 
-    try:
-        return run(make_backend)
-    finally:
-        agents.close()
+        try:
+            return run(make_backend)
+        except ClusterLost as error:
+            command = resume_command(directory)
+            raise HyperlaxError(f"{error} All that is complete is kept. To resume:\n  {command}") from error
+        finally:
+            agents.close()
 
 
-def train(actor: Any, about: Mapping[str, Any]) -> str:
+def train(actor: Any, about: Mapping[str, Any], with_address: Callable[[EngineConfig, str], EngineConfig]) -> str:
     """Train batches of a study as an agent on Ray, until it has ended. Return why this node cannot train it, else "".
 
-    actor: keeps the desk. about: as `run_on_ray` makes it, and the agent's name.
+    actor: keeps the desk. about: as `run_on_ray` makes it, and the agent's name. with_address: returns a configuration with the
+    address where commands are tracked.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hyperlax").setLevel(logging.INFO)
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager) -> Backend:
         task = _without_resources(config.task, but=("gpu",))  # Ray has seen to the others
-        return local_backend(replace(config, task=task, mlflow=about["mlflow"]), checkpoints)
+        return local_backend(with_address(replace(config, task=task), about["mlflow"]), checkpoints)
 
-    _settle(RayDesk(actor, about["study"], "agent"), about)
+    _settle(RayDesk(actor, about["study"], AGENT), about)
     with tempfile.TemporaryDirectory(prefix="hyperlax-") as scratch:
         root = Path(scratch)
         desk = AgentDesk(actor, about["study"], root, about["seconds"])
@@ -127,13 +131,13 @@ def _settle(desk: RayDesk, about: Mapping[str, Any]) -> None:
     context = ray.get_runtime_context()
     reserved = context.get_assigned_resources()
     there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-    if 1 <= (count := int(reserved.get("CPU", 0))) < len(there):
+    if 1 <= (count := _cores(reserved)) < len(there):
         os.sched_setaffinity(0, desk.call("take_cores", context.get_node_id(), about["name"], there, count))
     share = reserved.get("GPU", 0)
     if not share:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif share < 1:
-        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{_SHARE_OF_GPU * share:.3f}")
+        os.environ.update(memory_share(share))
     os.environ.pop("OMP_NUM_THREADS", None)  # Ray's; tasks get their own, as without Ray
     if about["threads"] is not None:
         os.environ["OMP_NUM_THREADS"] = about["threads"]
@@ -164,9 +168,14 @@ def _without_resources(task: Task | None, but: Collection[str] = ()) -> Task | N
     return replace(task, resources={name: amount for name, amount in task.resources.items() if name in but})
 
 
+def _cores(resources: Mapping[str, float]) -> int:
+    """Return how many cores an agent uses, at least one of those that it reserves; 0 for all of its node."""
+    return max(1, int(resources["CPU"])) if resources.get("CPU") else 0
+
+
 def _slots(resources: Mapping[str, float], recipe: Recipe) -> int:
     """Return how many batches an agent trains at once."""
-    gpus, cpus = (int(resources.get(name, 0)) for name in ("GPU", "CPU"))
+    gpus, cpus = int(resources.get("GPU", 0)), _cores(resources)
     if recipe.task is not None and not recipe.task.has_programs:
         return max(1, (cpus or cores()) // recipe.task.cores)
     return max(1, gpus or cpus)

@@ -38,7 +38,7 @@ class TrialRecord:
     exec_batch: number of the super-batch, None before it is known.
     feasible: whether it satisfies the study's constraints, as far as that is known; one that does not never wins.
     base: the recipe's own value of every field by dotted name; empty where that is not known.
-    texts: how it was written, by kind: a study writes every trial again after each super-batch.
+    csv_rows: its line of `trials.csv` by the header there: a study writes every trial again after each super-batch.
     """
 
     number: int
@@ -51,12 +51,17 @@ class TrialRecord:
     exec_batch: int | None
     feasible: bool = True
     base: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    texts: dict[Any, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    csv_rows: dict[tuple[str, ...], str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def config(self) -> dict[str, Any]:
         """Whole configuration by dotted name: the searched values, and the recipe's for every other field."""
         return {**self.base, **self.params}
+
+    @cached_property
+    def text(self) -> str:
+        """All of it as text."""
+        return repr(self)
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ class StudyRecord:
     base: the recipe's own value of every field by dotted name; empty where that is not known.
     scale: what its trials are measured by. environment: "" for a task.
     foreign: trials that other programs added to the database, with the state "FOREIGN". They count nowhere.
+    total: number of finished trials at its end: `n_trials`, or the number of configurations of a smaller, finite space.
     runs: the start and each resume, in order; empty where that is not known.
     program: the words of the command that trials run; empty for anything else.
     """
@@ -149,6 +155,7 @@ class StudyRecord:
     device: str
     scale: Scale
     trials: list[TrialRecord]
+    total: int = 0
     command: str = ""
     space: dict[str, dict[str, Any]] = field(default_factory=dict)
     importances: Mapping[str, dict[str, float]] = field(default_factory=dict)
@@ -168,6 +175,16 @@ class StudyRecord:
     def full_name(self) -> str:
         """Name of the study, and what it trains unless the name says it."""
         return self.study_name if self.title == self.study_name else f"{self.study_name}: {self.title}"
+
+    @property
+    def finished(self) -> int:
+        """Number of trials that have ended."""
+        return sum(trial.state != "RUNNING" for trial in self.trials)
+
+    @property
+    def is_finished(self) -> bool:
+        """True if all of its trials have ended."""
+        return self.finished >= self.total
 
     @property
     def rows(self) -> list[TrialRecord]:

@@ -75,8 +75,9 @@ class Scoring:
     def _failure(self, outcome: Outcome, cause: str, step: int | None) -> TrialResult:
         asked = dotted(outcome.trial.config)
         searched = {name: asked[name] for name in self.searched}
-        lane = outcome.lane if self.scale.words.has_programs else None
-        step = step if len(outcome.curve.steps) else None
+        is_in_lane = self.scale.words.has_programs
+        lane = outcome.lane if is_in_lane else None
+        step = step if is_in_lane or len(outcome.curve.steps) else None
         reason = failure_reason(cause, lane=lane, step=step, searched=searched)
         return TrialResult(outcome.number, "FAIL", reason, {})
 

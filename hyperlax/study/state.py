@@ -184,7 +184,7 @@ class StudyState:
                 raise UsageError(f"trial {number} does not exist. The study has trials 0 to {len(trials) - 1}.")
             if trials[number].state != TrialState.COMPLETE and not self.is_invalidated(number):
                 raise UsageError(f"trial {number}: is {trials[number].state.name}, only COMPLETE trials are ranked.")
-        chosen = [copy.copy(trials[n]) for n in sorted(set(numbers)) if not self.is_invalidated(n)]
+        chosen = [trials[n] for n in sorted(set(numbers)) if not self.is_invalidated(n)]
         if chosen:
             self._change(Invalidated([trial.number for trial in chosen], reason), chosen)
         return chosen

@@ -42,28 +42,18 @@ _Options = TypeVar("_Options", SearchOptions, PbtOptions)
 
 @dataclass(frozen=True)
 class StudyView:
-    """A study as it is now. is_running: whether a process runs it.
-
-    total: number of finished trials at its end: `n_trials`, or the number of configurations of a smaller, finite space.
-    agents: its agents, a line each.
-    """
+    """A study as it is now. is_running: whether a process runs it. agents: its agents, a line each."""
 
     record: StudyRecord
-    total: int
     is_running: bool
     agents: Sequence[str] = ()
-
-    @property
-    def finished(self) -> int:
-        """Trials that have ended."""
-        return sum(trial.state != "RUNNING" for trial in self.record.trials)
 
     @property
     def state(self) -> str:
         """State: running, and with how many agents if it has any, finished or stopped."""
         if self.is_running:
             return f"running with {counted(len(self.agents), 'agent')}" if self.agents else "running"
-        return "finished" if self.finished >= self.total else "stopped"
+        return "finished" if self.record.is_finished else "stopped"
 
 
 def load_study(root: Path, asked_by: str) -> StudyView:
@@ -80,7 +70,7 @@ def load_study(root: Path, asked_by: str) -> StudyView:
     trials, foreign = read_trials(directory.database, options, space, stored.scale)
     record = snapshot(root, options, stored, trials, foreign)
     is_running = holder_of(root) is not None
-    return StudyView(record, _total(options, space), is_running, agents_in_words(root, is_running))
+    return StudyView(record, is_running, agents_in_words(root, is_running))
 
 
 def read_trials(
@@ -132,6 +122,7 @@ def snapshot(
         space=stored.space,
         scale=stored.scale,
         trials=[known[number][1] for number in range(len(trials))],
+        total=_total(options, space),
         importances=Importances(trials, options.objectives),
         lineage=lineage,
         base=base,

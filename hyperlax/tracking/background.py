@@ -89,13 +89,14 @@ class BackgroundObserver(Observer):
     def _catch_up(self) -> None:
         if self._newest:
             later = "What is missing is written with the next super-batch."
-            self._write(partial(self._writer.follow, self._newest.pop()), later)
+            record = self._newest.pop()
+            self._write(partial(self._writer.follow, record), record.directory, later)
 
     def _finish(self, record: StudyRecord, status: int) -> None:
         """Write for the last time, and wait until that is done, takes too long, or a signal asks to stop."""
         done, signals = threading.Event(), signals_taken()
         later = f"What is missing is written when the study is resumed: {resume_command(record.directory)}"
-        self._begin(partial(self._write, partial(self._writer.end, record, status), later))
+        self._begin(partial(self._write, partial(self._writer.end, record, status), record.directory, later))
         self._begin(done.set)
         if done.wait(SILENT_SECONDS):
             return
@@ -106,15 +107,18 @@ class BackgroundObserver(Observer):
                 log.warning("%s does not have everything of the study yet. %s", in_sentence(self._place), later)
                 return
 
-    def _write(self, work: Callable[[], None], later: str) -> None:
-        """Do the work, or log in one line why it failed. Do not log the same error twice in a row."""
+    def _write(self, work: Callable[[], None], study: Path, later: str) -> None:
+        """Do the work, or log in one line why it failed. Do not log the same error twice in a row.
+
+        A study that was moved or removed says so itself.
+        """
         try:
             work()
             self._said = ""
         except Exception as error:  # it may raise anything, and none of it is the study's fault
             log.debug("The fault in full:", exc_info=True)
             fault = f"{in_sentence(self._place)} could not be written: {in_one_line(error)} The study is not affected. {later}"
-            if fault != self._said:
+            if fault != self._said and study.is_dir():
                 log.warning("%s", fault)
             self._said = fault
 

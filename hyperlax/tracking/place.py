@@ -150,15 +150,17 @@ def place_of(
     return Place(found, name, kept.study if kept else uuid.uuid4().hex, path)
 
 
-def with_address(config: EngineConfig, root: Path) -> EngineConfig:
-    """Return an agent's configuration with the address of MLflow, if the commands of the study in `root` have runs there.
+def with_address(config: EngineConfig, found: Path | str) -> EngineConfig:
+    """Return an agent's configuration with the address of MLflow, if the study's commands have runs there.
 
-    It does not travel with the configuration, since it may hold a password.
+    It does not travel with the configuration, since it may hold a password. found: the study's directory where agents see it, else
+    the address, "" if it holds a password.
     """
     if not config.mlflow:
         return config
     try:
-        return replace(config, mlflow={**config.mlflow, "uri": _address_for_agents(root / TRACKING)})
+        address = _address_for_agents(found / TRACKING) if isinstance(found, Path) else _address_here(found)
+        return replace(config, mlflow={**config.mlflow, "uri": address})
     except UsageError as error:
         log.warning("Commands get no run in MLflow: %s", error)
         return replace(config, mlflow=None)
@@ -171,16 +173,29 @@ def _address_for_agents(path: Path) -> str:
         time.sleep(0.05)
     kept = _kept(path)
     if kept and kept.uri and is_sealed(kept.content, kept.seal):
-        database = file_of(kept.uri)
-        if database is not None and not database.exists():
-            raise UsageError(
-                f"{database} does not exist on this machine. Track the study on a server for agents elsewhere."
-            )
-        return kept.uri
-    if os.environ.get(VARIABLE):
-        return _checked(os.environ[VARIABLE], VARIABLE)
+        return _address_here(kept.uri)
     why = "holds a password and was not stored" if kept and not kept.uri else "was not written by a run of yours"
-    raise UsageError(f"{path}: the address of MLflow {why}. Set {VARIABLE}.")
+    return _address_here("", f"{path}: the address of MLflow {why}")
+
+
+def _address_here(uri: str, why: str = "the address of MLflow holds a password and was not sent") -> str:
+    """Return an address, or that of the variable if it is "". Raise UsageError if this machine lacks either, saying why."""
+    if not uri:
+        if os.environ.get(VARIABLE):
+            return _checked(os.environ[VARIABLE], VARIABLE)
+        raise UsageError(f"{why}. Set {VARIABLE}.")
+    database = file_of(uri)
+    if database is not None and not database.exists():
+        raise UsageError(
+            f"{database} does not exist on this machine. Track the study on a server for agents elsewhere."
+        )
+    return uri
+
+
+def address_to_send(config: EngineConfig) -> str:
+    """Return the address for `with_address` of a configuration, "" if it has none or one with a password."""
+    uri = config.mlflow["uri"] if config.mlflow else ""
+    return "" if secrets_of(uri) else uri
 
 
 def _kept(path: Path) -> _Kept | None:

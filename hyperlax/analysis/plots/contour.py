@@ -95,13 +95,11 @@ def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: 
     axes. Choices are all equally far from one another, as far as the two ends of an axis.
     """
     bandwidth = len(values) ** (-1 / 6) / np.sqrt(12)
-    over, upward = (
-        _distances(axis, own) / bandwidth for axis, own in zip(axes, positions, strict=True)
-    )  # [cells, trials]
+    # [cells, trials]
+    over, upward = (_distances(axis, own) / bandwidth for axis, own in zip(axes, positions, strict=True))
     means = np.full((len(upward), len(over)), np.nan)
-    for row, own in zip(
-        means, upward, strict=True
-    ):  # a row of cells at a time: all together take a gigabyte for 10,000 trials
+    # a row of cells at a time: all together take a gigabyte for 10,000 trials
+    for row, own in zip(means, upward, strict=True):
         squared = over**2 + own**2
         nearest = squared.min(axis=1, keepdims=True)
         weights = np.exp((nearest - squared) / 2)

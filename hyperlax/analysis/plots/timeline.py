@@ -118,7 +118,7 @@ def _text(bars: list[Bar], word: str) -> str:
     bar, last = bars[0], bars[-1]
     where = _name(_lane(bar), {"slot": True, "pool": bar.pool > 0, "lane": word == "lane"})
     times = f"{format_number(round(bar.began, 1))} s to {format_number(round(last.ended, 1))} s"
-    which = f"trial {bar.trial}" if bar is last else f"{len(bars)} trials, {bar.trial} to {last.trial}"
+    which = f"trial {bar.trial}" if bar is last else f"{counted(len(bars), 'trial')}, {bar.trial} to {last.trial}"
     return f"<b>{which}</b>: {bar.state}<br>{where}<br>{times}"
 
 

@@ -150,3 +150,13 @@ def format_number(value: float) -> str:
         return f"{round(value):,}"
     digits, _, power = f"{value:.4g}".partition("e")
     return f"{digits}e{int(power)}" if power else digits
+
+
+def format_time(time: str) -> str:
+    """Return a time in ISO 8601 with its offset from UTC as people read it.
+
+    >>> [format_time("2026-11-30T15:30:10+00:00"), format_time("2026-11-30T15:30:10.123+01:00")]
+    ['2026-11-30 15:30 UTC', '2026-11-30 15:30 UTC+01:00']
+    """
+    day, _, clock = time.partition("T")
+    return f"{day} {clock[:5]} UTC{clock[-6:].removeprefix('+00:00')}"

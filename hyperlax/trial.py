@@ -141,6 +141,7 @@ class LaneInterval(NamedTuple):
 
     slot: its index. pool: index among the slot's groups of lanes, 0 if it has only one. lane: its index in the group.
     process: when the process started its clock, in seconds since 1970. began, ended: seconds since then.
+    agent: whose process it is, "" without agents.
     """
 
     slot: int
@@ -149,6 +150,7 @@ class LaneInterval(NamedTuple):
     process: float
     began: float
     ended: float
+    agent: str = ""
 
 
 @dataclass(frozen=True)

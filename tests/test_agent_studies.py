@@ -525,7 +525,8 @@ def test_the_report_and_show_say_who_trains_what_where(
         lead(case)
     (name,), ((shown, page),) = [agent.name for agent in agents], seen
     line = re.compile(
-        rf"{name} on \S+, a device of a test, since \S+: trials 0, 1, 2 \(evaluation 0 of \d+\); last heard of \d+ s ago\."
+        rf"{name} on \S+, a device of a test, since \d{{4}}-\d\d-\d\d \d\d:\d\d UTC\S*: "
+        r"trials 0, 1, 2 \(evaluation 0 of \d+\); last heard of \d+ s ago\."
     )
     assert line.search(shown) and line.search(page)
     report = (case.directory / "report.html").read_text()

@@ -13,12 +13,14 @@ from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import pytest
 
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress, clock
 from hyperlax.study.reporters import IntervalReporter, LineReporter, NotebookReporter, TerminalReporter, reporter
-from hyperlax.trial import TrialResult
+from hyperlax.study.running import RunningTrial
+from hyperlax.trial import Curve, LaneInterval, SegmentResult, Trial, TrialResult
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.study_cases import Case
@@ -84,9 +86,8 @@ def test_a_study_that_is_resumed_counts_what_it_holds_and_its_best(tmp_path):
 def test_a_population_has_a_line_per_interval(now):
     stream = io.StringIO()
     with closing(begun(IntervalReporter(stream, members=2), replace(training(6), task="population"))) as reporter:
-        reporter.steps_done(0)
         now[0] = 4.0
-        reporter.steps_done(200)
+        reporter.steps_done(200, 4.0)
         reporter.trials_ended([end(0, value=3.0), end(1, value=4.0)])
         reporter.trials_copied({2: 1, 3: 1})
         now[0] = 8.0
@@ -113,17 +114,38 @@ def test_the_time_left_follows_from_steps_where_their_number_is_known(now):
     """Not from trials: those that share a batch end together. And preparing programs is not part of either rate."""
     progress = begun(Progress(), training(4, steps=4_000))
     now[0] = 20.0
-    progress.steps_done(400)
+    progress.steps_done(400, 10.0)
     now[0] = 30.0
-    progress.steps_done(400)
+    progress.steps_done(400, 10.0)
     assert progress.line() == "0/4 trials  40 steps/s  0:30  1:20 left"
     progress.trials_ended([end(number, value=1.0) for number in range(4)])
     assert "left" not in progress.line()
 
 
+def test_what_was_trained_before_this_process_counts_for_neither_rate(now):
+    """Neither batches that agents trained meanwhile, nor those that continue from a checkpoint."""
+    progress = begun(Progress(), training(4, steps=4_000))
+    now[0] = 1.0
+    progress.steps_done(1_000, 100.0)
+    progress.steps_done(10, 1.0, before=990)
+    assert progress.line() == "0/4 trials  20 steps/s  0:01  1:40 left"
+
+
+def test_a_trial_that_was_resumed_has_trained_its_last_interval_in_this_process():
+    def result(points: int, *intervals: tuple[float, float, float]) -> SegmentResult:
+        curve = Curve.of_measures(100 * np.arange(1, points + 1), {"loss": np.zeros((points, 2))}, 1000)
+        lanes = tuple(LaneInterval(0, 0, 0, *times) for times in intervals)
+        return SegmentResult(0, 0, points, curve, None, False, 0, 1, 1.0, intervals=lanes)
+
+    running = RunningTrial(Trial(0, cast(Any, None)))
+    assert running.note(result(4, (1000.0, 5.0, 11.0), (2000.0, 1.0, 3.0))) == (200, 2.0, 600)
+    assert running.note(result(5, (1000.0, 5.0, 11.0), (2000.0, 1.0, 4.0))) == (200, 1.0, 0)
+    assert running.note(result(6)) == (200, 0.0, 0)
+
+
 def test_where_trials_may_be_pruned_the_time_left_follows_from_trials(now):
     progress = begun(Progress(), training(4))
-    progress.steps_done(100)
+    progress.steps_done(100, 1.0)
     now[0] = 30.0
     progress.trials_ended([end(0, "PRUNED")])
     assert progress.line().endswith("0:30  1:30 left")
@@ -141,9 +163,8 @@ def test_where_trials_may_be_pruned_the_time_left_follows_from_trials(now):
 )
 def test_the_line_says_which_lanes_train_and_whether_programs_are_prepared(now, at_work, said, not_said):
     progress = begun(Progress(), training(8, at_work=at_work))
-    progress.steps_done(0)
     now[0] = 1.0
-    progress.steps_done(100)
+    progress.steps_done(100, 1.0)
     assert all(words in progress.line() for words in said), progress.line()
     assert not any(words in progress.line() for words in not_said), progress.line()
 
@@ -173,11 +194,10 @@ def test_of_equal_trials_the_lowest_number_is_the_best_whichever_ended_first():
 )
 def test_a_narrow_terminal_is_shown_the_most_important(now, columns, line):
     progress = begun(Progress(), training(100, 1_000_000, 8, (4, 1)))
-    progress.steps_done(0)
     now[0] = 83.0
     ends = [("COMPLETE", 499.123), ("FAIL", None), ("PRUNED", None)]
     progress.trials_ended([end(number, state, value) for number, (state, value) in enumerate(ends)])
-    progress.steps_done(200_000)
+    progress.steps_done(200_000, 83.0)
     assert progress.line(columns) == line
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from hyperlax.analysis.study_data import StudyData
 from hyperlax.engine import assignment
 from hyperlax.engine.assignment import PROCESS, intervals_from_array, intervals_to_array
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.files import read_csv
+from hyperlax.files import read_csv, read_json, read_text, write_json
+from hyperlax.study.record import StudyRecord
 from hyperlax.trial import TIMELINE, LaneInterval, Trial
 from tests import toy
 from tests.fake_backend import FakeBackend
@@ -121,7 +124,8 @@ def test_every_trial_that_trained_is_on_disk_with_its_times(tmp_path: Path, argu
 
 def stay_of(row: dict[str, str]) -> LaneInterval:
     slot, pool_, lane = (int(row[name]) for name in ("slot", "pool", "lane"))
-    return LaneInterval(slot, pool_, lane, *(float(row[name]) for name in ("process", "began", "ended")))
+    process, began, ended = (float(row[name]) for name in ("process", "began", "ended"))
+    return LaneInterval(slot, pool_, lane, process, began, ended, row["agent"])
 
 
 def test_trials_whose_lanes_broke_keep_the_times_before(tmp_path: Path) -> None:
@@ -142,6 +146,49 @@ def test_processes_follow_one_another_on_the_axis(tmp_path: Path) -> None:
         *((number, 0.0, 4.0) for number in range(4, 8)),
         *((number, 4.0, 6.5) for number in range(4)),
     ]
+
+
+def by_agents(directory: Path) -> StudyRecord:
+    """A study of two agents that trained at the same time, one of them on when the study was resumed after a minute."""
+    record = study(directory, np.arange(8.0))
+    runs = [datetime.fromtimestamp(time, UTC).isoformat() for time in (1_000.0, 1_100.0)]
+    one, other = LaneInterval(0, 0, 0, 990.0, 20.0, 30.0, "vm-1"), LaneInterval(0, 0, 0, 1_005.0, 15.0, 35.0, "vm-2")
+    later = LaneInterval(0, 0, 0, 1_005.0, 105.0, 115.0, "vm-2")
+    first, second = sorted({trial.batch_directory for trial in record.trials if trial.batch_directory})
+    write_timeline(first, record.trials[:4], [one, one._replace(began=30.0, ended=40.0), other, other])
+    write_timeline(second, record.trials[4:], [later] * 4)
+    for batch, agents in ((first, "vm-1; vm-2"), (second, "vm-2")):
+        number = agents.count(";") + 1
+        where = {"agent": agents, "host": "; ".join(["vm"] * number), "device": "; ".join(["cpu, AMD"] * number)}
+        write_json(batch / "timing.json", read_json(read_text(batch / "timing.json")) | where)
+    return replace(record, runs=[{"began": began, "commit": ""} for began in runs])
+
+
+def test_agents_that_train_at_the_same_time_are_beside_each_other(tmp_path: Path) -> None:
+    data = StudyData(by_agents(tmp_path))
+    assert [(bar.agent, bar.began, bar.ended) for bar in data.timeline.bars] == [
+        ("vm-1", 0.0, 10.0),
+        ("vm-1", 10.0, 20.0),
+        *[("vm-2", 10.0, 30.0)] * 2,
+        *[("vm-2", 30.0, 40.0)] * 4,
+    ]
+    assert data.timeline.starts == [0.0, 30.0]
+    assert data.cost.duration == 40.0 and data.cost.elapsed == 60.0
+    figure: Any = PLOT.draw(data)
+    assert list(figure.layout.yaxis.ticktext) == ["vm-1, lane 0", "vm-2, lane 0"]
+
+
+def test_each_agent_has_one_row_for_what_it_trained(tmp_path: Path) -> None:
+    assert [tuple(share) for share in StudyData(by_agents(tmp_path)).agents] == [
+        ("vm-1", "vm", "cpu, AMD", 1, 2, 20.0),
+        ("vm-2", "vm", "cpu, AMD", 2, 6, 30.0),
+    ]
+
+
+def test_the_wall_time_is_not_known_where_the_clock_of_an_agent_differs(tmp_path: Path) -> None:
+    record = by_agents(tmp_path)
+    late = replace(record, runs=[{"began": "1970-01-01T01:00:00+00:00", "commit": ""}])
+    assert StudyData(late).cost.duration and StudyData(late).cost.elapsed is None
 
 
 def test_the_plot_has_a_row_a_lane_and_a_bar_an_interval(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import csv
 import itertools
 import logging
 import math
-from collections import Counter
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ _LATEST_SECONDS = 1e11
 _SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
 """Entries of a batch's `timing.json` that are summed over the study."""
 _WHERE = ("agent", "host", "device")
-"""Entries that say which agent has trained it, and where."""
+"""Entries that say which agent has trained it, and where; of several agents all, with `; ` between them."""
 
 
 class MissingFile(HyperlaxError):
@@ -101,7 +101,7 @@ def warn_once(text: str) -> None:
 
 @dataclass(frozen=True)
 class Bar:
-    """A trial's time in a lane. state: how the trial ended. began, ended: seconds of the study's training."""
+    """A trial's time in a lane, of an agent if that is not "". state: how the trial ended. began, ended: seconds of training."""
 
     trial: int
     state: str
@@ -110,24 +110,25 @@ class Bar:
     lane: int
     began: float
     ended: float
+    agent: str
 
 
 @dataclass(frozen=True)
 class Timeline:
     """All bars of a study on one axis, in order of time.
 
-    starts: positions at which a process began to train, the first at 0. unknown: number of batches without times.
-    ends: when each bar ended, in seconds since 1970.
+    starts: positions at which a process began to train after all before it had ended, the first at 0.
+    unknown: number of batches without times. times: when each bar began and ended, in seconds since 1970.
     """
 
     bars: list[Bar]
     starts: list[float]
     unknown: int
-    ends: list[float]
+    times: list[tuple[float, float]]
 
     @property
     def seconds(self) -> float | None:
-        """Seconds from the first lane's start to the last one's end, summed over processes; None if not known."""
+        """Seconds from the first lane's start to the last one's end, without the time between processes; None if not known."""
         return None if self.unknown or not self.bars else max(bar.ended for bar in self.bars)
 
 
@@ -158,7 +159,7 @@ class Cost:
 
 
 class AgentShare(NamedTuple):
-    """What an agent has trained of a study."""
+    """What an agent has trained of a study. train_seconds: those in which any of its lanes trained."""
 
     agent: str
     host: str
@@ -188,27 +189,33 @@ class StudyData:
 
     @cached_property
     def timeline(self) -> Timeline:
-        """Times in lanes. The axis of each process begins where the one before ended.
+        """Times in lanes, by one clock. A process that begins after all before it have ended begins where they ended.
 
         Raises:
           MissingFile: a `timeline.csv` is damaged; one that is gone only counts as unknown.
         """
         found = [_intervals(directory / TIMELINE, stamp(directory / TIMELINE)) for directory in self._batches]
-        by_process: dict[float, list[Bar]] = {}
-        ends: list[float] = []
+        runs = _starts(self.record.runs)
+        by_process: dict[
+            tuple[float, int], list[Bar]
+        ] = {}  # an agent waits between two runs, as if it were another process
+        times: list[tuple[float, float]] = []
         for bar, process in itertools.chain.from_iterable(filter(None, found)):
-            by_process.setdefault(process, []).append(bar)
-            ends.append(process + bar.ended)
+            times.append((process + bar.began, process + bar.ended))
+            by_process.setdefault((process, bisect(runs, times[-1][0])), []).append(bar)
         starts: list[float] = []
         bars: list[Bar] = []
-        end = 0.0
-        for _, own in sorted(by_process.items()):
-            shift = end - min(bar.began for bar in own)
-            starts.append(end)
+        zero, end = 0.0, 0.0  # of the axis, and of the bars on it
+        firsts = [(process + min(bar.began for bar in own), process, own) for (process, _), own in by_process.items()]
+        for began, process, own in sorted(firsts, key=lambda first: first[0]):
+            if not bars or began - zero > end:
+                zero = began - end
+                starts.append(end)
+            shift = process - zero
             bars += [replace(bar, began=bar.began + shift, ended=bar.ended + shift) for bar in own]
-            end = max(bar.ended for bar in bars)
-        in_order = sorted(bars, key=lambda bar: (bar.began, bar.slot, bar.pool, bar.lane))
-        return Timeline(in_order, starts, found.count(None), ends)
+            end = max(end, *(bar.ended + shift for bar in own))
+        in_order = sorted(bars, key=lambda bar: (bar.began, bar.agent, bar.slot, bar.pool, bar.lane))
+        return Timeline(in_order, starts, found.count(None), times)
 
     @cached_property
     def cost(self) -> Cost:
@@ -240,18 +247,27 @@ class StudyData:
         """What each agent has trained of the batches that ended well, [] for a study without agents.
 
         Raises:
-          MissingFile: a `timing.json` is gone or damaged.
+          MissingFile: a `timing.json` is gone, or that or a `timeline.csv` is damaged.
         """
-        trials = Counter(trial.batch_directory for trial in self.record.trials)
-        found: dict[tuple[str, str, str], AgentShare] = {}
-        for batch, timing in self._timings.items():
-            agent, host, device = (timing[name] for name in _WHERE)
-            if agent:
-                *_, batches, done, seconds = found.get((agent, host, device), (0, 0, 0.0))
-                seconds += timing["train_seconds"] or 0.0
-                now = AgentShare(agent, host, device, batches + 1, done + trials[batch], seconds)
-                found[agent, host, device] = now
-        return [share for _, share in sorted(found.items())]
+        where: dict[str, tuple[str, str]] = {}
+        for timing in self._timings.values():
+            agents, hosts, devices = (timing[name].split("; ") for name in _WHERE)
+            where |= dict(zip(agents, zip(hosts, devices, strict=False), strict=False))
+        batch_of = {trial.number: trial.batch_directory for trial in self.record.trials}
+        bars: dict[str, list[Bar]] = {}
+        for bar in self.timeline.bars:
+            bars.setdefault(bar.agent, []).append(bar)
+        bars.pop("", None)
+        return [
+            AgentShare(
+                agent,
+                *where.get(agent, ("", "")),
+                batches=len({batch_of[bar.trial] for bar in own}),
+                trials=len({bar.trial for bar in own}),
+                train_seconds=_covered(own),
+            )
+            for agent, own in sorted(bars.items())
+        ]
 
     @cached_property
     def _timings(self) -> dict[Path, dict[str, Any]]:
@@ -285,18 +301,35 @@ def _bar(row: dict[str, str]) -> Bar:
     began, ended = float(row["began"]), float(row["ended"])
     if not all(abs(time) < _LATEST_SECONDS for time in (began, ended, float(row["process"]))):
         raise ValueError(f"a trial was in its lane from {began} to {ended}")
-    return Bar(int(row["trial"]), row["state"], slot, pool, lane, began, ended)
+    return Bar(int(row["trial"]), row["state"], slot, pool, lane, began, ended, row["agent"])
+
+
+def _covered(bars: Sequence[Bar]) -> float:
+    """Return the seconds in which any of some bars lasts. bars: in the order in which they begin."""
+    seconds = end = 0.0
+    for bar in bars:
+        seconds += max(0.0, bar.ended - max(end, bar.began))
+        end = max(end, bar.ended)
+    return seconds
+
+
+def _starts(runs: Sequence[Run]) -> list[float]:
+    """Return when each run began, in seconds since 1970."""
+    return [datetime.fromisoformat(run["began"]).timestamp() for run in runs]
 
 
 def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
-    """Return the seconds from the start of each run to the last end before the next run, summed; None if not known."""
-    if not runs or timeline.unknown or not timeline.ends:
+    """Return the seconds from the start of each run to the last training before the next run, summed; None if not known.
+
+    Nor is it known if training lasted longer: then the clocks of agents differ from this process's.
+    """
+    if not runs or timeline.seconds is None:
         return None
-    starts = [datetime.fromisoformat(run["began"]).timestamp() for run in runs]
-    seconds = 0.0
-    for start, following in zip(starts, [*starts[1:], math.inf], strict=True):
-        seconds += max((end - start for end in timeline.ends if start <= end < following), default=0.0)
-    return seconds
+    starts, seconds = _starts(runs), 0.0
+    for start, following in itertools.pairwise([*starts, math.inf]):
+        ends = (min(ended, following) for began, ended in timeline.times if began < following and ended > start)
+        seconds += max((end - start for end in ends), default=0.0)
+    return seconds if seconds >= timeline.seconds else None
 
 
 @lru_cache(_MOST_KEPT)

@@ -8,8 +8,8 @@ from typing import Any
 from hyperlax.analysis.labels import aggregate_in_words, format_value
 from hyperlax.config.option import Option, options_of
 from hyperlax.config.stored import kind_of
-from hyperlax.errors import counted
-from hyperlax.study.record import Run, StudyRecord
+from hyperlax.errors import counted, format_time
+from hyperlax.study.record import StudyRecord
 
 _Rows = list[list[Any]]
 _DEFAULTS_OF_TASKS = {"objective_names": "the leading measure", "study_name": "<recipe>"}
@@ -22,13 +22,13 @@ def when(record: StudyRecord) -> str:
     if not record.runs:
         return ""
     first, *more = record.runs
-    began = f"Began {_time(first)}{_at_commit(first['commit'], _SHORT)}"
+    began = f"Began {format_time(first['began'])}{_at_commit(first['commit'], _SHORT)}"
     if not more:
         return f"{began}."
     last = more[-1]
     other = _at_commit(last["commit"], _SHORT) if last["commit"] != first["commit"] else ""
     times = "once" if len(more) == 1 else counted(len(more), "time")
-    return f"{began}; resumed {times}, last {_time(last)}{other}."
+    return f"{began}; resumed {times}, last {format_time(last['began'])}{other}."
 
 
 def chosen_options(record: StudyRecord) -> _Rows:
@@ -58,7 +58,7 @@ def _setting(record: StudyRecord, option: Option) -> Any:
 def facts(record: StudyRecord) -> _Rows:
     """Return what else decides a study's results: when it ran, at which commit, its environment, device and versions."""
     rows: _Rows = [
-        ["resumed" if place else "began", _time(run) + _at_commit(run["commit"])]
+        ["resumed" if place else "began", format_time(run["began"]) + _at_commit(run["commit"])]
         for place, run in enumerate(record.runs)
     ]
     rows += [
@@ -71,11 +71,6 @@ def facts(record: StudyRecord) -> _Rows:
         ["device", record.device],
     ]
     return [*rows, *([f"version of {name}", version] for name, version in record.versions.items())]
-
-
-def _time(run: Run) -> str:
-    day, _, time = run["began"].partition("T")
-    return f"{day} {time[:5]} UTC{time[-6:].removeprefix('+00:00')}"
 
 
 def _at_commit(commit: str, digits: int | None = None) -> str:

@@ -90,7 +90,7 @@ class Agents:
         self._done: dict[int, SegmentResult] = {}
         self._evicted: list[Evicted] = []
         self._timing: dict[int, Mapping[str, Any]] = {}
-        self._places: dict[tuple[str, int], int] = {}
+        self._agent_of: dict[float, str] = {}
         self._agents: dict[str, tuple[int, float, float]] = {}
         self._is_stopping, self._looked = False, 0.0
 
@@ -288,11 +288,11 @@ class Agents:
         self._timing |= dict.fromkeys(batch.numbers, done.timing or {})
 
     def _placed(self, result: SegmentResult, done: BatchDone) -> SegmentResult:
-        """Return a result with slots that tell agents apart."""
-        places = self._places
-        intervals = (
-            one._replace(slot=places.setdefault((done.agent, one.slot), len(places))) for one in result.intervals
-        )
+        """Return a result whose intervals name their agents. Those of a process that this leader never heard of have none."""
+        if not result.intervals:
+            return result
+        self._agent_of[result.intervals[-1].process] = done.agent
+        intervals = (one._replace(agent=self._agent_of.get(one.process, "")) for one in result.intervals)
         return replace(result, intervals=tuple(intervals))
 
     def _check(self, batch: Batch, item: Item | None, dead: Mapping[str, str], now: float) -> str:

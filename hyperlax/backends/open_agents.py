@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from hyperlax.backends.agents import Agents, Batch, OwnAgents
@@ -31,7 +31,7 @@ class OpenAgents(Agents):
         self._heard: list[Item] = []
         self._newest: dict[str, str] = {}
         self._suspects: set[int] = set()
-        self._where: dict[int, Mapping[str, Any]] = {}
+        self._where: dict[int, tuple[str, ...]] = {}
         self._spent: Counter[str] = Counter()
         self._lanes_of: dict[str, int] = {}
         self._peak: int | None = None
@@ -76,7 +76,7 @@ class OpenAgents(Agents):
         spent, self._spent = self._spent, Counter()
         since, self._since = self._since, time.perf_counter()
         seconds = spent["train_seconds"] + spent["evaluate_seconds"]
-        places = [self._where[number] for number in sorted(numbers) if number in self._where]
+        places = dict.fromkeys(self._where[number] for number in sorted(numbers) if number in self._where)
         return {
             **{name: spent[name] for name in SUMMED},
             "wall_seconds": self._since - since,
@@ -84,7 +84,7 @@ class OpenAgents(Agents):
             "peak_memory_bytes": self._peak,
             "lanes": sum(self._lanes_of.values()),
             "predicted_seconds": None,
-            **{name: ", ".join(dict.fromkeys(place[name] for place in places)) for name in _WHERE},
+            **{name: "; ".join(place[at] for place in places) for at, name in enumerate(_WHERE)},
         }
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class OpenAgents(Agents):
             if batch is None or reached <= batch.reached:
                 continue
             batch.reached = reached
-            self._where[result.number] = {name: timing.get(name, "") for name in _WHERE}
+            self._where[result.number] = tuple(timing.get(name, "") for name in _WHERE)
             self._done[result.number] = self._placed(result, done)
 
     def _evict(self, batches: Sequence[Batch], error: Exception | None) -> None:

@@ -21,7 +21,7 @@ from typing import Any, TypedDict
 
 from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
-from hyperlax.errors import UsageError, numbered
+from hyperlax.errors import UsageError, format_time, numbered
 from hyperlax.files import PUT_BACK, TO_READ, convert, decode, json_text, read_bytes, remove, replacing, write_text
 
 WORK = "work"
@@ -279,7 +279,7 @@ def agents_in_words(study: Path, is_led: bool) -> list[str]:
             f"{numbered(trials)} (evaluation {done} of {whole})" for trials, done, whole in card.batches.values()
         ]
         lines.append(
-            f"{agent} on {card.host}, {card.device}, since {card.began}: {', '.join(trained) or 'waits'}; "
+            f"{agent} on {card.host}, {card.device}, since {format_time(card.began)}: {', '.join(trained) or 'waits'}; "
             f"last heard of {heard.get(agent, max(0.0, now - written)):.0f} s ago"
         )
     return lines

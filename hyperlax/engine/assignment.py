@@ -134,12 +134,12 @@ def seconds() -> float:
 
 
 def intervals_to_array(intervals: Sequence[LaneInterval]) -> np.ndarray:
-    """Return float64[intervals, 6], which `intervals_from_array` takes."""
-    return np.array(intervals, np.float64).reshape(-1, len(LaneInterval._fields))
+    """Return float64[intervals, 6], which `intervals_from_array` takes. It lacks the agents."""
+    return np.array([one[:6] for one in intervals], np.float64).reshape(-1, 6)
 
 
 def intervals_from_array(array: np.ndarray) -> tuple[LaneInterval, ...]:
-    """Return the intervals that `intervals_to_array` took."""
+    """Return the intervals that `intervals_to_array` took, without their agents."""
     rows = array.tolist()
     return tuple(LaneInterval(int(slot), int(pool), int(lane), *times) for slot, pool, lane, *times in rows)
 

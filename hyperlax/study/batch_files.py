@@ -205,7 +205,8 @@ def _interval_rows(results: Sequence[TrialResult], outcomes: Sequence[Outcome]) 
     """Yield one row per trial and lane that it was in, with times to the millisecond."""
     for result, outcome in zip(results, outcomes, strict=True):
         for interval in outcome.intervals:
-            yield [result.number, result.state, *interval[:4], round(interval.began, 3), round(interval.ended, 3)]
+            rounded = interval._replace(began=round(interval.began, 3), ended=round(interval.ended, 3))
+            yield [result.number, result.state, *rounded]
 
 
 def _intermediate_rows(results: Sequence[TrialResult]) -> Iterator[list[Any]]:

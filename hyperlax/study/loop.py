@@ -216,32 +216,33 @@ class Loop:
         except KeyboardInterrupt:
             self._limits.stop.set()
             return
-        steps = sum(self._note(result) for result in results)
-        tell(self._observers, lambda observer: observer.steps_done(steps))
+        for result in results:
+            self._note(result)
         for some in evicted:
             self._readmit(some)
 
-    def _note(self, result: SegmentResult, is_new: bool = True) -> int:
-        """Note the result of a segment. Return the environment steps since the result before."""
+    def _note(self, result: SegmentResult, is_new: bool = True) -> None:
+        """Note the result of a segment, and tell the observers of its steps if it is new."""
         running = self._running_of(result)
         if problem := problem_of(result, self._settings.seeds // self._settings.repetitions):
             self._leave(running)
             self._fail(running, f"the backend returned {problem}")
-            return 0
-        steps = running.note(result)
+            return
+        trained = running.note(result)
+        if is_new:
+            tell(self._observers, lambda observer: observer.steps_done(*trained))
         try:
             self._score(running, result)
         except ValueError as error:
             self._leave(running)
             self._fail(running, str(error))
-            return steps
+            return
         if not result.is_done and (result.fault_step is None or not self._settings.refills):
-            return steps if is_new else 0
+            return
         running.has_failed = result.fault_step is not None
         if not running.has_failed:
             running.end_repetition()
         self._leave(running)
-        return steps if is_new else 0
 
     def _running_of(self, result: Any) -> RunningTrial:
         """Return the trial of a result. Raises HyperlaxError if that trial is not in a lane."""

@@ -57,8 +57,11 @@ class Observer:
     def trials_copied(self, sources: Mapping[int, int]) -> None:
         """Called when members of a population begin an interval. sources: trial -> the trial from whose state it continues."""
 
-    def steps_done(self, steps: int) -> None:
-        """Called after training. steps: environment steps since the last call, over all trials and seeds."""
+    def steps_done(self, steps: int, seconds: float, before: int = 0) -> None:
+        """Called after a trial has trained. steps: environment steps since the last call for it, over its seeds.
+
+        seconds: how long they took, 0 if not known. before: further steps, which an earlier process did.
+        """
 
     def trials_ended(self, results: list[TrialResult]) -> None:
         """Called when trials of one batch have ended and are in their files and in the database."""

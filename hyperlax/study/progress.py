@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,22 +38,32 @@ class _Tally:
 
 @dataclass
 class _Pace:
-    """The time and the steps of a training in this process. first: time when the first program was ready, steps until then."""
+    """The time and the steps of a training in this process.
+
+    since: time when the first program was ready. before: steps that earlier processes did.
+    """
 
     done_before: int
     began: float = field(default_factory=lambda: time.monotonic())
-    steps: int = 0
-    first: tuple[float, int] | None = None
+    steps: float = 0
+    since: float = math.inf
+    before: float = 0
+
+    def add(self, steps: int, seconds: float, before: int) -> None:
+        """Count steps that took `seconds`, 0 if not known.
+
+        If that is longer than this process has trained, agents did a part of them before.
+        """
+        here = time.monotonic() - self.began
+        seconds = seconds or here
+        own = steps * min(1.0, here / seconds) if seconds else steps
+        self.steps, self.before = self.steps + own, self.before + before + steps - own
+        self.since = min(self.since, self.began + max(0.0, here - seconds))
 
     def steps_per_second(self) -> float | None:
         """Return the rate since the first program was ready; None before there are steps."""
-        if not self.steps or self.first is None:
-            return None
-        since, before = self.first
-        if self.steps == before or time.monotonic() <= since:
-            since, before = self.began, 0
-        seconds = time.monotonic() - since
-        return (self.steps - before) / seconds if seconds > 0 else None
+        seconds = time.monotonic() - self.since
+        return self.steps / seconds if self.steps and seconds > 0 else None
 
 
 class Progress(Observer):
@@ -79,9 +90,8 @@ class Progress(Observer):
             self.tally = _Tally()
         self.training, self.pace = training, _Pace(self.tally.done)
 
-    def steps_done(self, steps: int) -> None:
-        self.pace.steps += steps
-        self.pace.first = self.pace.first or (time.monotonic(), self.pace.steps)
+    def steps_done(self, steps: int, seconds: float, before: int = 0) -> None:
+        self.pace.add(steps, seconds, before)
 
     def trials_ended(self, results: list[TrialResult]) -> None:
         for result in results:
@@ -123,10 +133,9 @@ class Progress(Observer):
         tally, pace, training = self.tally, self.pace, self.training
         if training is None or tally.done >= training.total:
             return None
-        if training.steps is not None and pace.first is not None:
-            since, before = pace.first
-            done, seconds = pace.steps - before, time.monotonic() - since
-            return max(0, training.steps - pace.steps) / done * seconds if done > 0 else None
+        if training.steps is not None and pace.before + pace.steps:
+            rate = pace.steps_per_second()
+            return max(0.0, training.steps - pace.before - pace.steps) / rate if rate else None
         done = tally.done - pace.done_before
         return (time.monotonic() - pace.began) / done * (training.total - tally.done) if done else None
 

@@ -78,12 +78,18 @@ class RunningTrial:
         self.settled, self.seconds_before = 0, 0.0
         self.is_in_lane = self.has_failed = False
 
-    def note(self, result: SegmentResult) -> int:
-        """Note its latest result. Return the environment steps since the one before, over its seeds."""
+    def note(self, result: SegmentResult) -> tuple[int, float, int]:
+        """Note its latest result. Return what it has trained since the one before, as `Observer.steps_done` takes it."""
         before = self.latest if self.latest and self.latest.repetition == result.repetition else None
         self.latest = result
         steps = _last_step(result) - (_last_step(before) if before else 0)
-        return max(0, steps) * result.curve.mean.shape[1]
+        steps = max(0, steps) * result.curve.mean.shape[1]
+        lasted = [interval.ended - interval.began for interval in result.intervals]
+        seconds = sum(lasted) - sum(one.ended - one.began for one in (before.intervals if before else ()))
+        if not lasted or seconds <= lasted[-1]:
+            return steps, max(0.0, seconds), 0
+        own = round(steps * lasted[-1] / seconds)
+        return own, lasted[-1], steps - own
 
     def end_repetition(self) -> None:
         """Keep the curve and the policy of the repetition that has just ended."""

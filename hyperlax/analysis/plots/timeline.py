@@ -13,6 +13,8 @@ _MOST_WITH_NUMBERS = 120
 _MOST_LABELS = 48
 _PIXELS = 500
 """Parts of the axis between which no gap is seen."""
+_Lane = tuple[str, int, int, int]
+"""A lane: its agent, "" without agents, slot, pool and index."""
 
 
 def _figure(study: StudyData) -> Figure:
@@ -36,7 +38,7 @@ def _figure(study: StudyData) -> Figure:
     figure.layout["shapes"] = [{**line, "x0": start, "x1": start} for start in found.starts[1:]]
     every = -(-len(lanes) // _MOST_LABELS)
     several = {
-        "slot": len({bar.slot for bar in found.bars}) > 1,
+        "slot": len({(bar.agent, bar.slot) for bar in found.bars}) > len({bar.agent for bar in found.bars}),
         "pool": any(bar.pool for bar in found.bars),
         "lane": word == "lane",
     }
@@ -59,7 +61,7 @@ def _joined(bars: list[Bar], lanes: int) -> list[list[Bar]]:
     """Return the bars that are drawn as one: of a large study those of a lane and state without a visible gap between them."""
     pixel = max(bar.ended for bar in bars) / _PIXELS if len(bars) > MOST_DRAWN else 0.0
     longest = pixel * max(1.0, lanes * _PIXELS / MOST_DRAWN)
-    joined: dict[tuple[int, int, int], list[list[Bar]]] = {}
+    joined: dict[_Lane, list[list[Bar]]] = {}
     for bar in bars:
         own = joined.setdefault(_lane(bar), [])
         last = own[-1] if own else [bar]
@@ -74,7 +76,7 @@ def _joined(bars: list[Bar], lanes: int) -> list[list[Bar]]:
 def _add(
     figure: Figure,
     joined: list[list[Bar]],
-    place: dict[tuple[int, ...], int],
+    place: dict[_Lane, int],
     state: str,
     color: str,
     word: str,
@@ -100,18 +102,18 @@ def _add(
     )
 
 
-def _lane(bar: Bar) -> tuple[int, int, int]:
-    return bar.slot, bar.pool, bar.lane
+def _lane(bar: Bar) -> _Lane:
+    return bar.agent, bar.slot, bar.pool, bar.lane
 
 
-def _name(lane: tuple[int, int, int], several: dict[str, bool]) -> str:
+def _name(lane: _Lane, several: dict[str, bool]) -> str:
     """Return the name of a lane. It names the slot and the pool only if there are several; a slot without lanes by its number."""
-    slot, pool, index = lane
-    if not several["lane"]:
-        return f"slot {slot}"
-    words = [f"slot {slot}"] if several["slot"] else []
+    agent, slot, pool, index = lane
+    words = [agent] if agent else []
+    words += [f"slot {slot}"] if several["slot"] or not several["lane"] else []
     words += [f"pool {pool}"] if several["pool"] else []
-    return ", ".join([*words, f"lane {index}"])
+    words += [f"lane {index}"] if several["lane"] else []
+    return ", ".join(words)
 
 
 def _text(bars: list[Bar], word: str) -> str:

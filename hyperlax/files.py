@@ -301,15 +301,15 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
     return os.fdopen(descriptor, "r+b" if flags & os.O_RDWR else "rb")
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, most: int = _MOST_BYTES, flags: int = os.O_RDONLY) -> bytes:
     """Return the content of a regular file, or of one in /dev, which only a user names: a shell's <(...).
 
-    Raises OSError, naming it, also if it is larger than a file of a study.
+    flags: see `open_regular`. Raises OSError, naming the file, also if it has more than `most` bytes.
     """
-    with path.open("rb") if path.is_relative_to("/dev") else open_regular(path) as file, naming(path):
-        content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise OSError(errno.EFBIG, f"it is larger than {_MOST_BYTES >> 20} MiB")
+    with path.open("rb") if path.is_relative_to("/dev") else open_regular(path, flags) as file, naming(path):
+        content = file.read(most + 1)
+        if len(content) > most:
+            raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB")
         return content
 
 

@@ -27,10 +27,14 @@ MEASURED = ("mean", "std", "min", "max", "length")
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration to train: its number in the study and its whole configuration, of an algorithm or of a task."""
+    """One configuration to train: its number in the study and its whole configuration, of an algorithm or of a task.
+
+    retries: how often it was run again after it had failed.
+    """
 
     number: int
     config: Config
+    retries: int = 0
 
 
 @dataclass(frozen=True)

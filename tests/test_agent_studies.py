@@ -22,8 +22,8 @@ from hyperlax.analysis.pages import report_page, write_pages
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.backends import work
 from hyperlax.backends.agent_process import AgentProcess
-from hyperlax.backends.agent_training import Training
-from hyperlax.backends.desk import AgentCard, Item, ticket_of
+from hyperlax.backends.agent_training import ClosedTraining, Training
+from hyperlax.backends.desk import AgentCard, Item, Ticket, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
 from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.cli import main
@@ -174,24 +174,26 @@ def test_an_agent_that_is_too_late_drops_its_result(
     assert "The result of trials 0, 1, 2 comes too late and is dropped." in caplog.text
 
 
-def test_a_result_that_comes_twice_is_dropped(tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_result_that_comes_twice_is_dropped(
+    tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case, kept = Case(tmp_path), tmp_path / "kept"
-    work = Work(case.directory)
+    work, real = Work(case.directory), ClosedTraining.advance
 
-    class Twice(AgentProcess):
-        def _advance(self) -> None:
-            for path in kept.glob("*.result"):
-                (copied := kept / "copied").write_bytes(path.read_bytes())
-                copied.replace(work.root / path.name)
-            super()._advance()
-            kept.mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):  # the leader has just taken it
-                for path in work.root.glob("*.result"):
-                    (kept / path.name).write_bytes(path.read_bytes())
+    def advance(training: ClosedTraining) -> None:
+        for path in kept.glob("*.result"):
+            (copied := kept / "copied").write_bytes(path.read_bytes())
+            copied.replace(work.root / path.name)
+        real(training)
+        kept.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # the leader has just taken it
+            for path in work.root.glob("*.result"):
+                (kept / path.name).write_bytes(path.read_bytes())
 
+    monkeypatch.setattr(ClosedTraining, "advance", advance)
     caplog.set_level(logging.DEBUG, "hyperlax")
     stop = threading.Event()
-    twice = Twice(place_of(case.directory, case.recipe, Slow(seconds=0.1)), stop)
+    twice = AgentProcess(place_of(case.directory, case.recipe, Slow(seconds=0.1)), stop)
 
     with meanwhile(twice.run):
         assert case.start(leading(case)) == 0
@@ -200,18 +202,19 @@ def test_a_result_that_comes_twice_is_dropped(tmp_path: Path, alone: Case, caplo
     assert re.search(r"Dropped the result of b\d+-\w+\.", caplog.text)
 
 
-def test_a_trial_that_agents_lose_three_times_fails_alone(tmp_path: Path, alone: Case) -> None:
-    case = Case(tmp_path)
+def test_a_trial_that_agents_lose_three_times_fails_alone(
+    tmp_path: Path, alone: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, real = Case(tmp_path), ClosedTraining.add
     is_over = threading.Event()
 
-    class Careful(AgentProcess):
-        """An agent that leaves trial 4 to those who die of it."""
+    def add(training: ClosedTraining, claim: Item, ticket: Ticket) -> None:
+        """Leave trial 4 to those who die of it."""
+        if 4 not in [number for number, _ in ticket["trials"]]:
+            real(training, claim, ticket)
 
-        def _start(self, claim: Item, ticket: dict[str, object]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-            if 4 not in [number for number, _ in ticket["trials"]]:  # pyright: ignore
-                super()._start(claim, ticket)  # pyright: ignore[reportArgumentType]
-
-    careful = Careful(place_of(case.directory, case.recipe, FakeBackend()), is_over)
+    monkeypatch.setattr(ClosedTraining, "add", add)
+    careful = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), is_over)
     with meanwhile(careful.run):
         assert case.start(leading(case, lease=0.1)) == 0
         is_over.set()

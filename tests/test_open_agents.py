@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.desk import NEWS, Item
+from hyperlax.backends.base import Backend
+from hyperlax.backends.desk import NEWS, RESULT, AgentCard, Item, ticket_of
+from hyperlax.backends.open_agents import OpenAgents
+from hyperlax.backends.open_training import OpenTraining
+from hyperlax.backends.wire import BatchDone, numbers_in, pack_done, read_done
 from hyperlax.backends.work import Work
 from hyperlax.config.checks import checked
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
@@ -84,6 +90,14 @@ def test_the_number_in_flight_decides_and_not_who_trains(tmp_path: Path, finishe
     assert case.stored()["super_batch"] == 5 and len(case.batches()) > 1
 
 
+def test_one_trial_may_be_in_flight(tmp_path: Path) -> None:
+    seen = list[int]()
+    backend = FakeBackend(after_segment=lambda count: seen.append(len(backend.in_lanes)))
+    case = Case(tmp_path, **KINDS["asha"], in_flight=1, optuna_study_batch_size="auto")
+    assert case.start(backend) == 0
+    assert case.stored()["super_batch"] == 1 and set(seen) == {1}
+
+
 def test_the_number_in_flight_is_refused_where_nothing_ends_early(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--in-flight 4 is for studies with --pruner or --seed-schedule racing"):
         checked(arguments_of(tmp_path, in_flight=4))
@@ -129,6 +143,137 @@ def test_news_may_be_lost_or_damaged_or_come_twice_or_late(
     with at_work(case, FakeBackend(), FakeBackend()):
         assert case.start(leading(case)) == 0
     assert case.told() == alone.told()
+
+
+@pytest.fixture
+def posted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """All that agents tell."""
+    real, posted = Work.post, list[bytes]()
+
+    def post(work: Work, item: Item, content: bytes) -> None:
+        posted.append(content)
+        real(work, item, content)
+
+    monkeypatch.setattr(Work, "post", post)
+    return posted
+
+
+def with_old_news(case: Case, news: BatchDone) -> Callable[..., Backend]:
+    """What makes a leader that finds old news on the desk."""
+    lead = leading(case)
+
+    def make(*arguments: Any) -> Backend:
+        (case.directory / "work").mkdir(parents=True, exist_ok=True)
+        (case.directory / "work" / "n00000007.old-1-ab.news").write_bytes(pack_done(news))
+        return lead(*arguments)
+
+    return make
+
+
+def test_news_of_another_configuration_is_not_a_result(tmp_path: Path, alone: Case, posted: list[bytes]) -> None:
+    first = Case(tmp_path / "first", **KINDS["asha"])
+    with at_work(first, FakeBackend()):
+        assert first.start(leading(first)) == 0
+    (done, result), *_ = (
+        (done, one) for done in map(read_done, posted) for one in done.results if one.number == 1 and one.is_done
+    )
+    better = replace(result, curve=replace(result.curve, mean=result.curve.mean + 1000.0))
+    name = (f"b00001-{0:012x}",)
+    for root, news in {
+        "result": BatchDone((1,), "old-1-ab", (better,), done.timing, batches=name),
+        "error": BatchDone((1,), "old-1-ab", error=ValueError("of another version"), batches=name),
+    }.items():
+        case = Case(tmp_path / root, **KINDS["asha"])
+        with at_work(case, FakeBackend()):
+            assert case.start(with_old_news(case, news)) == 0
+        assert case.told() == alone.told()
+
+
+def test_the_failure_of_an_earlier_try_is_not_that_of_the_next(tmp_path: Path, posted: list[bytes]) -> None:
+    case = Case(tmp_path, **KINDS["median"])
+    with at_work(case, FakeBackend(fail={4: "loss is nan"})):
+        assert case.start(leading(case)) == 0
+    assert case.states()[4] == "FAIL"
+    (failure, *_) = (done for done in map(read_done, posted) for one in done.results if one.fault_step is not None)
+    with at_work(case, FakeBackend()):
+        assert case.resume(with_old_news(case, failure), retry_failed=True) == 0
+    assert "FAIL" not in case.states()
+
+
+@dataclass
+class AtDesk:
+    """An agent's training at a desk that a test lays."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        config: Any = SimpleNamespace(kind="refilled")
+        self.backend = FakeBackend().bind(config, CheckpointManager(self.root / "checkpoints", 60.0))
+        self.work, base = Work(self.root), Case(self.root).recipe.config.algorithm
+        self.training = OpenTraining(self.work, "agent-1-a", self.backend, "", base, seconds=60.0)
+
+    def claim(self, name: str) -> None:
+        """Let the agent claim a trial."""
+        self.offer(name)
+        (item,) = (item for item in self.work.items() if item.batch == name)
+        ticket, claim = self.work.read(item), self.work.claim(item, "agent-1-a")
+        assert ticket and claim
+        self.training.add(claim, ticket)
+
+    def offer(self, name: str) -> None:
+        """Let a trial wait for the agent."""
+        self.work.offer(name, ticket_of({int(name[1:6]): {}}, "e", 0))
+
+    def wanted(self) -> list[str]:
+        """The trials that the agent would claim."""
+        waiting = [item for item in self.work.items() if item.kind == "ticket"]
+        wanted = [
+            item.batch for item in waiting if (ticket := self.work.read(item)) and self.training.wants(item, ticket)
+        ]
+        self.training.start()
+        return wanted
+
+
+def test_a_claim_that_is_lost_before_it_begins_takes_no_lane(tmp_path: Path) -> None:
+    desk, name = AtDesk(tmp_path), f"b00003-{0:012x}"
+    desk.claim(name)
+    desk.training.start()  # which waits for more
+    desk.work.forget(name)
+    desk.training.look()
+    desk.training.start()
+    assert desk.backend.in_lanes == {} and desk.training.batches == {} and not desk.training.is_busy
+
+
+def test_nothing_is_claimed_past_a_trial_that_has_to_be_alone(tmp_path: Path) -> None:
+    desk = AtDesk(tmp_path)
+    desk.claim(f"b00001-{0:012x}")
+    for _ in range(2):
+        desk.training.start()
+    assert list(desk.backend.in_lanes) == [1]
+    for name in ("a00002", "b00003", "b00004"):
+        desk.offer(f"{name}-{0:012x}")
+        assert desk.wanted() == []
+
+
+def test_the_lanes_of_agents_that_have_gone_are_not_counted(tmp_path: Path) -> None:
+    work, nobody = Work(tmp_path), list[Any]([None])
+    work.root.mkdir()
+    leader = OpenAgents(work, FakeBackend(), *nobody, "", *nobody, checkpoints=None)
+    for agent in ("gone-1-a", "here-1-a"):
+        work.write_card(agent, AgentCard("host", 1, "cpu", 1, "today", {}))
+        leader._note(BatchDone((), agent, (), {"lanes": 4}))
+    leader._look_at_agents(0.0)
+    assert leader.timing([])["lanes"] == 8
+    work.remove_card("gone-1-a")
+    leader._look_at_agents(1.0)
+    assert leader.timing([])["lanes"] == 4
+
+
+def test_a_result_that_cannot_be_read_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    Work(tmp_path).post(item := Item(f"b00001-{0:012x}", "", RESULT), b"half")
+    assert numbers_in(item, Work(tmp_path)) == ()
+    assert "The result of b00001-000000000000 cannot be read (" in caplog.text
 
 
 def test_an_error_of_a_program_is_told_as_where_it_was(tmp_path: Path) -> None:

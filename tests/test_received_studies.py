@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from hyperlax.backends.desk import Item
+from hyperlax.backends.work import Work
 from hyperlax.cli import main
 from hyperlax.config import trusted
 from hyperlax.errors import UsageError
@@ -26,6 +28,7 @@ from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[1]
+CARD = '{"host": "host", "process": 1, "device": "cpu", "slots": 1, "began": "today", "batches": {}}'
 SEARCH = shlex.split(
     "optuna-hp-search --algo-and-network-config mine.py --env-config gymnax.pendulum --n-trials 4 --output-root out "
     "--optuna-study-batch-size 2 --total-timesteps 5000 --num-evaluations 5 --num-eval-episodes 2 --num-seeds 2"
@@ -218,6 +221,37 @@ def test_a_journal_of_sqlite_that_names_another_file_is_not_rolled_back(study, c
     (study / "optuna_study.db-journal").write_bytes(bytes.fromhex("d9d505f920a163d7") + bytes(504) + tail)
     assert main(["show", str(study)]) == 2 and "names another file" in capsys.readouterr().err
     assert Path("precious").exists()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to(path.parent / "real"),
+        lambda path: (path.touch(), os.truncate(path, 2**40)),
+        lambda path: path.write_text("[" * 10**6),
+    ],
+    ids=["a pipe", "an endless device", "a link", "sparse", "deep"],
+)
+def test_what_lies_in_work_is_read_only_if_it_is_a_small_file(study, capsys, make):
+    work, engine, result = Work(study), f"engine-{0:012x}.json", f"b00000-{0:012x}.result"
+    work.root.mkdir()
+    (work.root / "real").write_text(CARD)
+    for name in ("x-1-a.agent", "leader.json", "b00000-000000000000.ticket"):
+        make(work.root / name)
+    assert (work.cards(), work.heard(), work.engine_now()) == ({}, {}, "")
+    with pytest.raises((OSError, UsageError)):
+        work.read(Item(f"b00000-{0:012x}", "", "ticket"))
+    if make is os.mkfifo:
+        for name in (engine, result):
+            make(work.root / name)
+        assert work.engine(f"{0:012x}") is None
+        with pytest.raises(OSError, match="not a regular file"):
+            work.result(Item(f"b00000-{0:012x}", "", "result"))
+    for command in ("list", "show", "report"):
+        assert main([command, str(study.parent if command == "list" else study)]) == 0, capsys.readouterr().err
+    assert "x-1-a" not in capsys.readouterr().out
 
 
 def test_a_study_that_cannot_be_read_is_one_sentence_and_the_others_are_listed(study, capsys):

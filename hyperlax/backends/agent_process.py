@@ -14,7 +14,7 @@ from typing import Protocol
 
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, check_there, name_of_agent
+from hyperlax.backends.desk import TICKET, AgentCard, Desk, check_there, name_of_agent
 from hyperlax.backends.open_training import OpenTraining
 from hyperlax.backends.wire import Engine, read_engine, refusal
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -88,7 +88,7 @@ class AgentProcess:
             while not self._stop.is_set():
                 self._take_up()
                 if self._training is not None and self._training.is_busy:
-                    self._advance()
+                    self._training.advance()
                     idle_since = time.monotonic()
                     continue
                 if self._training is not None:
@@ -152,7 +152,7 @@ class AgentProcess:
             if ticket is None or not self._prepare(ticket["engine"]) or self._training is None:
                 continue
             if self._training.wants(item, ticket) and (claim := self._desk.claim(item, self.name)):
-                self._start(claim, ticket)
+                self._training.add(claim, ticket)
                 has_claimed = True
         if self._training is not None:
             self._training.start()
@@ -188,14 +188,6 @@ class AgentProcess:
         if slots != self._slots:
             log.info("This agent trains for the study in %s, on %s.", self._desk.study, counted(slots, "slot"))
         self._slots = slots
-
-    def _start(self, claim: Item, ticket: Ticket) -> None:
-        assert self._training is not None
-        self._training.add(claim, ticket)
-
-    def _advance(self) -> None:
-        assert self._training is not None
-        self._training.advance()
 
     def _hand_back(self) -> None:
         """Save what trains at its next evaluation, and let it wait for another agent."""

@@ -184,7 +184,10 @@ class Agents:
             self._planner.close()
 
     def _name(self, trials: Sequence[Trial], repetition: int = 0) -> str:
-        """Return the name of a batch, which says what its results depend on. The configuration is written the first time."""
+        """Return the name of a batch, which says what its results depend on, and tells a retry from the try before.
+
+        The configuration is written the first time.
+        """
         if not self._engine:
             engine = Engine.of(self._config, self._planner.packing, self._device, self._lease)
             self._engine = engine.digest
@@ -193,7 +196,7 @@ class Agents:
             self._desk.lead(self._engine)
             if not self._config.is_confirmation:
                 log.info("%s", self._desk.invitation)
-        content = [self._engine, repetition, *([trial.number, dotted(trial.config)] for trial in trials)]
+        content = [self._engine, repetition, *([one.number, one.retries, dotted(one.config)] for one in trials)]
         return f"b{trials[0].number:05d}-{digest_of(content)}"
 
     def _left(self, by_number: Mapping[int, Trial]) -> list[tuple[int, ...]]:
@@ -257,7 +260,8 @@ class Agents:
                 del self._agents[agent]
                 self._desk.remove_card(agent)
         slots = [slots for slots, _, _ in self._agents.values()]
-        self.slots = max(self._planner.slots, sum(slots) + len(slots))  # a batch waits for each agent
+        # each agent gets a batch more than it has slots, to claim as soon as one is free
+        self.slots = max(self._planner.slots, sum(slots) + len(slots))
 
     def _drop(self, item: Item) -> None:
         """Remove a batch that this leader has not handed out, or that has ended."""

@@ -97,14 +97,14 @@ class OpenAgents(Agents):
         return {batch.trials[0].number: batch for batch in self._batches.values()}
 
     def _drop(self, item: Item) -> None:
-        """Hear news. Remove the item of a trial that has left, so that its agent frees the lane."""
+        """Read news. Remove the item of a trial that has left, so that its agent frees the lane."""
         if item.kind == NEWS:
             self._hear(item)
         else:
             self._desk.remove(item)
 
     def _hear(self, item: Item) -> None:
-        """Take news, each once."""
+        """Read news, each once."""
         if item in self._heard:
             return
         content = self._desk.result(item)
@@ -124,20 +124,19 @@ class OpenAgents(Agents):
         if done.results:
             self._note(done)
             return
-        evicted = [batch for number, batch in self._batch_of().items() if number in done.numbers]
-        if evicted:
+        if evicted := [self._batches[name] for name in done.batches if name in self._batches]:
             self._evict(evicted, done.error)
 
     def _note(self, done: BatchDone) -> None:
-        """Note results that are newer than those known."""
-        timing, batch_of = done.timing or {}, self._batch_of()
+        """Note results that are newer than those known. Results of other batches are from another leader, or come late."""
+        timing = done.timing or {}
         self._spent.update({name: timing.get(name, 0) for name in SUMMED})
         self._lanes_of[done.agent] = timing.get("lanes", 0)
         self._peak = max(filter(None, (self._peak, timing.get("peak_memory_bytes"))), default=None)
-        for result in done.results:
-            batch = batch_of.get(result.number)
+        for name, result in zip(done.batches, done.results, strict=False):
+            batch = self._batches.get(name)
             reached = result.segments, result.is_done, result.fault_step is not None
-            if batch is None or result.repetition != batch.repetition or reached <= batch.reached:
+            if batch is None or reached <= batch.reached:
                 continue
             batch.reached = reached
             self._where[result.number] = tuple(timing.get(name, "") for name in _WHERE)
@@ -166,6 +165,7 @@ class OpenAgents(Agents):
 
     def _look_at_agents(self, now: float) -> None:
         super()._look_at_agents(now)
+        self._lanes_of = {agent: lanes for agent, lanes in self._lanes_of.items() if agent in self._agents}
         if self._checkpoints:
             self._checkpoints.prune_pools(self._agents.keys(), self._batch_of().keys())
 

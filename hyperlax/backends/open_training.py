@@ -54,14 +54,14 @@ class OpenTraining(Training):
 
         One that has to be alone gets an agent that trains none but its group. It is waited for: nothing else is claimed meanwhile.
         """
-        if self._is_known(item):
-            return False
         groups = {(batch.is_alone, batch.group) for batch in self.batches.values()}
         if item.batch.startswith(ALONE):
             is_wanted = groups <= {(True, ticket["group"])}
             self._drains = self._drains or not is_wanted
         else:
             is_wanted = not self._drains and not any(is_alone for is_alone, _ in groups)
+        if self._is_known(item):
+            return False
         if not is_wanted:
             self._refused.add(item.batch)
         return is_wanted
@@ -69,9 +69,12 @@ class OpenTraining(Training):
     def start(self) -> None:
         """Let the trials that were claimed begin, or continue where they were saved. Hand back those that get no lane.
 
+        A claim may be lost before that. Its trial does not begin.
+
         Trials that were saved together can only continue together, so an agent begins once no more can be claimed.
         """
         self._drains = False
+        self._claimed = [batch for batch in self._claimed if self.batches.get(batch.claim.batch) is batch]
         if self._is_new and self.has_room and len(self._claimed) > self._seen:
             self._seen = len(self._claimed)
             return
@@ -142,7 +145,10 @@ class OpenTraining(Training):
         batch_of, told, news = self._batch_of(), [], None
         for result in results:
             batch = batch_of.get(result.number)
-            if batch is None or not batch.is_in_lane:
+            if batch is None:
+                self.backend.leave(result.number)
+                continue
+            if not batch.is_in_lane:
                 continue
             batch.results[result.number] = result
             told.append(batch)
@@ -159,7 +165,7 @@ class OpenTraining(Training):
             for batch in own:
                 self._desk.send_files(batch.claim)
             if own:
-                news = self._post(BatchDone(_numbers(own), self._agent, error=some.error))
+                news = self._post(own, error=some.error)
             for batch in lost:
                 batch.is_in_lane = False
                 self._desk.remove(batch.claim)
@@ -169,13 +175,14 @@ class OpenTraining(Training):
     def _tell_results(self, batches: Sequence[Batch]) -> Item:
         results = tuple(result for batch in batches for result in batch.results.values())
         timing = {**self.backend.timing(_numbers(batches)), **self.where}
-        news = self._post(BatchDone(_numbers(batches), self._agent, results, timing))
+        news = self._post(batches, results=results, timing=timing)
         for batch in batches:
             batch.told = news, time.monotonic()
         return news
 
-    def _post(self, done: BatchDone) -> Item:
+    def _post(self, batches: Sequence[Batch], **told: Any) -> Item:
         self._news += 1
+        done = BatchDone(_numbers(batches), self._agent, batches=tuple(batch.claim.batch for batch in batches), **told)
         news = Item(f"n{self._news:08d}", self._agent, NEWS)
         self._desk.post(news, pack_done(done))
         return news

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from traceback import format_exception
@@ -25,6 +26,8 @@ from hyperlax.files import convert, json_text
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.trial import MEASURED, Curve, SegmentResult, Trial
+
+log = logging.getLogger(__name__)
 
 _ABOUT = "about"
 _DECIDING = ("hyperlax", "jax", "jaxlib")
@@ -152,13 +155,17 @@ class RemoteError(Exception):
 
 @dataclass(frozen=True)
 class BatchDone:
-    """The end of a batch on an agent: the results of its trials and their `timing.json`, or the error of its program."""
+    """The end of a batch on an agent: the results of its trials and their `timing.json`, or the error of its program.
+
+    batches: where lanes are refilled, the names of the batches that its results, or its error, are of.
+    """
 
     numbers: tuple[int, ...]
     agent: str
     results: tuple[SegmentResult, ...] = ()
     timing: Mapping[str, Any] | None = None
     error: Exception | None = None
+    batches: tuple[str, ...] = ()
 
 
 def pack_done(done: BatchDone) -> bytes:
@@ -166,6 +173,7 @@ def pack_done(done: BatchDone) -> bytes:
     arrays: dict[str, np.ndarray] = {}
     about = {
         "numbers": done.numbers,
+        "batches": done.batches,
         "agent": done.agent,
         "timing": done.timing,
         "error": None if done.error is None else _error_to_json(done.error),
@@ -183,9 +191,9 @@ def read_done(content: bytes) -> BatchDone:
         arrays = {name: stored[name] for name in stored.files if name != _ABOUT}
     results = (_from_json(entry, f"{index}/", arrays) for index, entry in enumerate(about["results"]))
     error = about["error"] and _error_from_json(about["error"])
-    return BatchDone(
-        convert(about["numbers"], tuple[int, ...], "a result"), about["agent"], tuple(results), about["timing"], error
-    )
+    numbers = convert(about["numbers"], tuple[int, ...], "a result")
+    batches = convert(about["batches"], tuple[str, ...], "a result")
+    return BatchDone(numbers, about["agent"], tuple(results), about["timing"], error, batches)
 
 
 def numbers_in(item: Item, desk: Desk) -> tuple[int, ...]:
@@ -195,7 +203,8 @@ def numbers_in(item: Item, desk: Desk) -> tuple[int, ...]:
             return read_done(desk.result(item) or b"").numbers
         ticket = desk.read(item)
         return tuple(number for number, _ in ticket["trials"]) if ticket else ()
-    except Exception:
+    except Exception as error:
+        log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, " ".join(str(error).split()))
         return ()
 
 

@@ -17,11 +17,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypedDict
 
 from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
-from hyperlax.errors import format_time, numbered
-from hyperlax.files import PUT_BACK, convert, decode, json_text, read_text, remove, replacing, write_text
+from hyperlax.errors import UsageError, format_time, numbered
+from hyperlax.files import PUT_BACK, TO_READ, convert, decode, json_text, read_bytes, remove, replacing, write_text
 
 WORK = "work"
 _POLL_SECONDS = 0.03
@@ -29,6 +30,17 @@ _AGENT, _LEADER, _STOP, _ENDED = ".agent", "leader.json", "stop", "ended.json"
 _ITEM = re.compile(rf"([ab]\d{{5,}}-[0-9a-f]{{12}}|n\d+)(?:\.([\w-]+))?\.({TICKET}|{CLAIM}|{RESULT}|{NEWS})")
 FILES = rf"{_ITEM.pattern}|engine-[0-9a-f]{{12}}\.json|[\w-]+\{_AGENT}|leader\.json|stop|ended\.json"
 """The names of all files in the directory, as a pattern."""
+_MOST_BYTES, _MOST_BYTES_OF_RESULT = 2**26, 2**32
+"""Size above which a file of JSON, and a result with its policies, is not read."""
+
+
+class _Leader(TypedDict):
+    """The content of the leader's file. heard: agent -> how many seconds ago the leader has heard of it."""
+
+    host: str
+    process: int
+    engine: str
+    heard: dict[str, float]
 
 
 class Work:
@@ -69,10 +81,10 @@ class Work:
         """Return the content of a ticket or claim, None if it is gone. Raises UsageError if it is damaged."""
         path = self.path(item)
         try:
-            return convert(json.loads(path.read_text(encoding="utf-8")), Ticket, str(path), PUT_BACK)
+            return convert(json.loads(read_bytes(path, _MOST_BYTES, TO_READ)), Ticket, str(path), PUT_BACK)
         except FileNotFoundError:
             return None
-        except ValueError:
+        except (ValueError, RecursionError):
             return decode(path, Ticket)
 
     def claim(self, item: Item, agent: str) -> Item | None:
@@ -125,7 +137,7 @@ class Work:
     def result(self, item: Item) -> bytes | None:
         """Return the result of a batch, or the content of news; None if it is gone."""
         with suppress(FileNotFoundError):
-            return self.path(item).read_bytes()
+            return read_bytes(self.path(item), _MOST_BYTES_OF_RESULT, TO_READ)
         return None
 
     def remove(self, item: Item) -> None:
@@ -145,8 +157,8 @@ class Work:
 
     def engine(self, digest: str) -> str | None:
         """Return the configuration of this digest, None if its leader has ended."""
-        with suppress(OSError):
-            return read_text(self._engine(digest))
+        with suppress(OSError, ValueError):
+            return read_bytes(self._engine(digest), _MOST_BYTES, TO_READ).decode()
         return None
 
     def write_card(self, agent: str, card: AgentCard) -> None:
@@ -164,8 +176,8 @@ class Work:
         for name in self._names():
             if name.endswith(_AGENT) and not name.startswith("."):
                 path = self.root / name
-                with suppress(OSError, ValueError):
-                    card = convert(json.loads(path.read_text(encoding="utf-8")), AgentCard, str(path))
+                with suppress(OSError, UsageError):
+                    card = convert(_json_of(path), AgentCard, str(path))
                     found[name.removesuffix(_AGENT)] = card, path.stat().st_mtime
         before, here = self._heard, time.monotonic()
         self._heard = {
@@ -187,21 +199,16 @@ class Work:
         if engine in self._engines and not self._engine(engine).exists():
             self.put_engine(engine, self._engines[engine])
         heard = {agent: round(time.monotonic() - since, 1) for agent, (_, since) in self._heard.items()}
-        about = {"host": socket.gethostname(), "process": os.getpid(), "engine": engine, "heard": heard}
+        about = _Leader(host=socket.gethostname(), process=os.getpid(), engine=engine, heard=heard)
         write_text(self.root / _LEADER, json_text(about, indent=None), is_durable=False)
 
     def heard(self) -> dict[str, float]:
         """Return how many seconds ago the leader has heard of each agent."""
-        with suppress(OSError, ValueError, KeyError):
-            return convert(json.loads(read_text(self.root / _LEADER))["heard"], dict[str, float], _LEADER)
-        return {}
+        return self._leader()["heard"]
 
     def engine_now(self) -> str:
         """Return the configuration that agents need now, "" if there is no leader."""
-        try:
-            return str(json.loads((self.root / _LEADER).read_text(encoding="utf-8"))["engine"])
-        except (OSError, ValueError, KeyError):
-            return ""
+        return self._leader()["engine"]
 
     def is_stopping(self) -> bool:
         """Return whether agents have to hand back what they train."""
@@ -241,6 +248,12 @@ class Work:
             return path.stat().st_mtime
         return None
 
+    def _leader(self) -> _Leader:
+        """Return what the leader says of itself, empty if there is none."""
+        with suppress(UsageError):
+            return convert(_json_of(self.root / _LEADER), _Leader, _LEADER)
+        return _Leader(host="", process=0, engine="", heard={})
+
     def _engine(self, digest: str) -> Path:
         return self.root / f"engine-{digest}.json"
 
@@ -248,7 +261,7 @@ class Work:
         return self.root / f"{agent}{_AGENT}"
 
     def _names(self) -> Iterator[str]:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             yield from sorted(os.listdir(self.root))
 
 
@@ -270,6 +283,13 @@ def agents_in_words(study: Path, is_led: bool) -> list[str]:
             f"last heard of {heard.get(agent, max(0.0, now - written)):.0f} s ago"
         )
     return lines
+
+
+def _json_of(path: Path) -> Any:
+    """Return the content of a JSON file, None if it cannot be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        return json.loads(read_bytes(path, _MOST_BYTES, TO_READ))
+    return None
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -146,7 +146,7 @@ def _super_batch(options: SearchOptions | PbtOptions, backend: Backend) -> int:
     if options.super_batch is not None:
         return options.super_batch
     if options.in_flight is not None:
-        return narrowest(options.in_flight, options.n_trials)
+        return min(options.in_flight, options.n_trials)
     return backend.packing.get("super_batch") or narrowest(backend.lanes * backend.slots, options.n_trials)
 
 

@@ -155,7 +155,8 @@ class StudyState:
 
     def trial(self, number: int) -> Trial:
         """Return a trial of the journal to train: the recipe's configuration with the suggested values, valid or not."""
-        return Trial(number, filled(self._base, self._space.decode(self._journal.asked[number].params)))
+        config = filled(self._base, self._space.decode(self._journal.asked[number].params))
+        return Trial(number, config, sum(trial == number for trial, _ in self._journal.retried))
 
     def record(self, results: Sequence[TrialResult], batch: Path) -> None:
         """Record the results of a batch. Its files, from which a lost record is restored, are on disk already."""

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.analysis.pages import write_pages
+from hyperlax.backends.desk import AgentCard
+from hyperlax.backends.work import WORK, Work
 from hyperlax.cli import main as hyperlax
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import policy
@@ -240,6 +242,9 @@ class Desk:
     def __init__(self, scratch: Path, kind: str = "search"):
         self.root, self.outside = scratch / "received", scratch / "outside"
         self.whole = KINDS[kind](scratch / "whole")
+        (self.whole / WORK).mkdir(exist_ok=True)
+        Work(self.whole).write_card("host-1-a", AgentCard("host", 1, "cpu", 1, "today", {"b": ([0], 1, 2)}))
+        Work(self.whole).lead("engine")
         shutil.copytree(self.whole, self.outside / "other")
         (self.outside / "precious").write_text("precious")
         (self.outside / "here").mkdir()

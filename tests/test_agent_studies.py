@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from hyperlax.analysis.study_data import StudyData
 from hyperlax.backends import work
 from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.agent_training import ClosedTraining, Training
+from hyperlax.backends.agents import Agents
 from hyperlax.backends.desk import AgentCard, Item, Ticket, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
 from hyperlax.backends.work import Work, agents_in_words
@@ -502,6 +504,26 @@ def test_a_damaged_result_is_trained_again(tmp_path: Path, alone: Case, caplog: 
             lead(case)
     assert case.told() == alone.told()
     assert "its result cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"{}"])
+def test_a_damaged_ticket_is_replaced_or_left_lying(
+    tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    """As a power cut leaves tickets that wait. No agent ends of it, and the next leader writes its own again."""
+    case, name = Case(tmp_path), Agents._name
+    work = Work(case.directory)
+
+    def planted(self: Agents, *batch: Any) -> str:
+        for planted in ("b99998-aaaaaaaaaaaa", found := name(self, *batch)):
+            work.path(Item(planted, "", "ticket")).write_bytes(content)
+        return found
+
+    monkeypatch.setattr(Agents, "_name", planted)
+    with at_work(case, FakeBackend()):
+        lead(case)
+    assert case.told() == alone.told()
+    assert caplog.text.count("b99998-aaaaaaaaaaaa.ticket: ") == 1 <= caplog.text.count("It is not trained here.")
 
 
 def test_the_end_of_a_batch_reads_back_as_it_was(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.backends.desk import TICKET, AgentCard, Desk, check_there, name_of_agent
+from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, check_there, name_of_agent
 from hyperlax.backends.open_training import OpenTraining
 from hyperlax.backends.wire import Engine, read_engine, refusal
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -72,6 +72,7 @@ class AgentProcess:
         self._training: Training | None = None
         self._engine: Engine | None = None
         self._digest, self._found, self._has_said, self._slots = "", "", False, 0
+        self._damaged: set[Item] = set()
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -148,7 +149,7 @@ class AgentProcess:
                 continue
             if self._training is not None and not self._training.has_room:
                 break
-            ticket = self._desk.read(item)
+            ticket = self._read(item)
             if ticket is None or not self._prepare(ticket["engine"]) or self._training is None:
                 continue
             if self._training.wants(item, ticket) and (claim := self._desk.claim(item, self.name)):
@@ -158,6 +159,16 @@ class AgentProcess:
             self._training.start()
         if has_claimed:
             self._write_card()
+
+    def _read(self, item: Item) -> Ticket | None:
+        """Return a ticket, None if it is gone or damaged. A damaged one is left to the leader, and named once."""
+        try:
+            return self._desk.read(item)
+        except UsageError as error:
+            if item not in self._damaged:
+                log.warning("%s It is not trained here.", error)
+            self._damaged.add(item)
+            return None
 
     def _prepare(self, digest: str) -> bool:
         """Make the backend of a configuration, unless another one trains. Return whether it is there."""

@@ -214,10 +214,14 @@ class Agents:
         return list(found.values())
 
     def _hand_out(self, batch: Batch) -> None:
-        """Let a batch wait for an agent, unless it is with one from a leader before."""
+        """Let a batch wait for an agent, unless it is with one from a leader before. A damaged item is replaced."""
         self._batches[batch.name] = batch
         batch.since = time.monotonic()
-        if not any(item.batch == batch.name for item in self._desk.items()):
+        there = [item for item in self._desk.items() if item.batch == batch.name]
+        damaged = [item for item in there if not numbers_in(item, self._desk) and self._desk.renewed(item) is not None]
+        for item in damaged:
+            self._desk.remove(item)
+        if damaged == there:
             self._offer(batch)
 
     def _offer(self, batch: Batch) -> None:

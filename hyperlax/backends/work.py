@@ -22,7 +22,18 @@ from typing import Any, TypedDict
 from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
 from hyperlax.errors import UsageError, format_time, numbered
-from hyperlax.files import PUT_BACK, TO_READ, convert, decode, json_text, read_bytes, remove, replacing, write_text
+from hyperlax.files import (
+    PUT_BACK,
+    TO_READ,
+    convert,
+    decode,
+    json_text,
+    naming,
+    read_bytes,
+    remove,
+    replacing,
+    write_text,
+)
 
 WORK = "work"
 _POLL_SECONDS = 0.03
@@ -91,7 +102,8 @@ class Work:
         """Take a waiting batch. Return its claim, None if another agent was faster or the leader took it back."""
         claim = Item(item.batch, agent, CLAIM)
         try:
-            os.utime(self.path(item))  # the lease begins before the claim has its name
+            with naming(self.path(item)):
+                os.utime(self.path(item))  # the lease begins before the claim has its name
             os.rename(self.path(item), self.path(claim))
         except FileNotFoundError:
             return None

@@ -277,7 +277,7 @@ def _task_recipe(module: types.ModuleType, path: Path, where: str) -> Recipe:
         )
     task = _call(module, "get_task", path, where)
     if not isinstance(task, Task):
-        forms = ", ".join(form.__name__ for form in Task.__subclasses__())
+        forms = ", ".join(form.__name__ for form in Task.__subclasses__() if not form.__name__.startswith("_"))
         raise UsageError(f"{where}: get_task() must return one of {forms}, got {type(task).__name__}.")
     values, of_values = _base_values(module, task, path, where)
     space = _call(module, "get_base_hyperparam_distributions", path, where)

@@ -270,7 +270,7 @@ def test_the_lanes_of_agents_that_have_gone_are_not_counted(tmp_path: Path) -> N
 
 
 def test_a_result_that_cannot_be_read_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", "hyperlax")
     Work(tmp_path).post(item := Item(f"b00001-{0:012x}", "", RESULT), b"half")
     assert numbers_in(item, Work(tmp_path)) == ()
     assert "The result of b00001-000000000000 cannot be read (" in caplog.text

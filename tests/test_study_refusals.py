@@ -1,4 +1,4 @@
-"""What a study may not be resumed with, nor beside: another recipe, fewer trials."""
+"""Refusals of a resume, for example with another recipe or with fewer trials."""
 
 import json
 from dataclasses import replace

@@ -212,6 +212,6 @@ class Recorder:
         self.useful_segments += kept
         self._lane_segments += timing["lane_segments"]
         useful = self.useful_segments + unfinished
-        # at most 1: an agent that died has not told all
+        # at most 1: an agent that died, or a leader before this one, has been told of costs that are not counted here
         share = min(1.0, useful / self._lane_segments) if self._lane_segments else 0.0
         return {**timing, "useful_lane_segments": kept, "useful_share": share}

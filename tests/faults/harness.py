@@ -21,7 +21,7 @@ TEMPORARY = re.compile(r"\..*\.tmp")
 
 
 class Differences(NamedTuple):
-    """What a study that was killed has lost: of its trials, those that are missing, recorded twice, and unequal."""
+    """Trials of a killed study that are missing, were recorded twice, or differ from those of the undisturbed study."""
 
     trials: int
     lost: int

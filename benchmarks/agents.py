@@ -38,7 +38,7 @@ from hyperlax.backends.desk import TICKET, AgentCard, Desk
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.ray_agents import RayAgents, make_desk
 from hyperlax.backends.ray_cluster import connected
-from hyperlax.backends.ray_desk import AGENT, RayDesk
+from hyperlax.backends.ray_desk import AgentDesk
 from hyperlax.backends.wire import BatchDone, pack_done, trials_of
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -123,7 +123,7 @@ def train(root: Path) -> None:
 def train_on_ray(actor: Any, about: Any) -> str:
     """Train as an agent on Ray, until its actor is killed."""
     directory = Path(about["study"])
-    desk = RayDesk(actor, about["study"], AGENT)
+    desk: Any = AgentDesk(actor, about["study"], directory, 60.0)
     AgentProcess(place(desk, directory), threading.Event(), name=about["name"]).run()
     return ""
 
@@ -188,7 +188,7 @@ def ray(root: Path, is_quick: bool) -> None:
     alone, through, directory = _Stopwatch(time.perf_counter), _Stopwatch(time.perf_counter), root / "ray" / DIRECTORY
     study(root / "alone", count, 1, alone)
     with connected("local", {"CPU": 1}):
-        desk = make_desk(directory)
+        desk = make_desk(directory, {"CPU": 1})
         agents = RayAgents(desk, "benchmarks.agents:train_on_ray", {"study": str(directory)}, {"CPU": 1}, 1)
         try:
             study(root / "ray", count, 1, through, (desk, agents))

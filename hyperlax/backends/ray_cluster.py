@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from hyperlax.config.ray_options import AUTO, LOCAL, check_address
-from hyperlax.errors import HyperlaxError, OptionError, counted, did_you_mean
+from hyperlax.errors import HyperlaxError, OptionError, counted
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +95,9 @@ def _processors(there: Mapping[str, float]) -> str:
 def _too_small(there: Mapping[str, float], resources: Mapping[str, float]) -> OptionError:
     """Return the error of a machine that has less than an agent reserves. there: what it has."""
     missing = [_AS_GIVEN.get(name, name) for name in resources if not there.get(name)]
-    has = " and no ".join([_processors(there), *(f"`{name}`" for name in missing)])
-    meant = "".join(did_you_mean(name, _AS_GIVEN.values()) for name in missing if name not in _AS_GIVEN.values())
-    fix = f"{meant}Give less, or the {{ray_address}} of a cluster that has it."
-    return OptionError(
-        "agent_resources", f"{{agent_resources}} {{0}}: this machine has {has}. {fix}", in_words(resources)
-    )
+    has = " and no ".join([_processors(there), *missing])
+    problem = f"{{agent_resources}} {{0}}: this machine has {has}. Give less, or the {{ray_address}} of a cluster that has it."
+    return OptionError("agent_resources", problem, in_words(resources))
 
 
 def _start_ray(address: str) -> None:

@@ -10,15 +10,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend, EngineConfig, narrowest
+from hyperlax.backends.desk import Desk
 from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.ray_agents import RayAgents, make_desk
 from hyperlax.backends.ray_cluster import connected, room_for
-from hyperlax.backends.ray_desk import AGENT, ClusterLost, RayDesk
-from hyperlax.backends.ray_files import AgentDesk
+from hyperlax.backends.ray_desk import AgentDesk, ClusterLost
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.ray_options import parse_resources
 from hyperlax.config.sent_recipes import receive, send
@@ -64,7 +64,7 @@ def run_on_ray(
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
     with connected(options.ray_address, resources):
-        desk, most = make_desk(directory), None if options.agents == "none" else options.agents
+        desk, most = make_desk(directory, resources), None if options.agents == "none" else options.agents
         at_once = (most or max(1, room_for(resources))) * (options.slots or _slots(resources, recipe))
         agents = RayAgents(desk, main, about, resources, most)
 
@@ -73,6 +73,8 @@ def run_on_ray(
             width = config.super_batch or narrowest(at_once * (config.lanes or 1), config.num_trials)
             config = replace(config, super_batch=width, devices=())
             planner = local_backend(replace(config, task=_without_resources(config.task)), checkpoints)
+            desk.clear()  # of agents of a leader that was killed
+            desk.set_ended(False)
             return make_agents(desk, planner, config, "", agents, checkpoints)
 
         try:
@@ -97,13 +99,13 @@ def train(actor: Any, about: Mapping[str, Any], with_address: Callable[[EngineCo
         task = _without_resources(config.task, but=("gpu",))  # Ray has seen to the others
         return local_backend(with_address(replace(config, task=task), about["mlflow"]), checkpoints)
 
-    _settle(RayDesk(actor, about["study"], AGENT), about)
     with tempfile.TemporaryDirectory(prefix="hyperlax-") as scratch:
         root = Path(scratch)
         desk = AgentDesk(actor, about["study"], root, about["seconds"])
+        _settle(desk, about)
         try:
             place = Place(
-                desk=desk,
+                desk=cast(Desk, desk),
                 recipe=receive(about["recipe"], root / "recipe"),
                 make_backend=make_backend,
                 checkpoints=desk.checkpoints,
@@ -112,7 +114,7 @@ def train(actor: Any, about: Mapping[str, Any], with_address: Callable[[EngineCo
                 is_led=lambda: True,
             )
             AgentProcess(place, _Ended(desk), name=about["name"]).run()
-        except HyperlaxError as error:
+        except (HyperlaxError, OSError) as error:
             return f"{socket.gethostname()} does not train: {error}"
     return ""
 
@@ -120,11 +122,11 @@ def train(actor: Any, about: Mapping[str, Any], with_address: Callable[[EngineCo
 class _Ended:
     """The request to end: the leader has ended the study."""
 
-    def __init__(self, desk: RayDesk):
+    def __init__(self, desk: AgentDesk):
         self.is_set = desk.has_ended
 
 
-def _settle(desk: RayDesk, about: Mapping[str, Any]) -> None:
+def _settle(desk: AgentDesk, about: Mapping[str, Any]) -> None:
     """Let this process use what Ray has reserved for it, and no more. Call it before jax starts."""
     import ray
 
@@ -132,7 +134,7 @@ def _settle(desk: RayDesk, about: Mapping[str, Any]) -> None:
     reserved = context.get_assigned_resources()
     there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     if 1 <= (count := _cores(reserved)) < len(there):
-        os.sched_setaffinity(0, desk.call("take_cores", context.get_node_id(), about["name"], there, count))
+        os.sched_setaffinity(0, desk.ask("take_cores", context.get_node_id(), about["name"], there, count))
     share = reserved.get("GPU", 0)
     if not share:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -143,9 +145,9 @@ def _settle(desk: RayDesk, about: Mapping[str, Any]) -> None:
         os.environ["OMP_NUM_THREADS"] = about["threads"]
 
 
-def _agreed(desk: RayDesk, device: str) -> str:
+def _agreed(desk: AgentDesk, device: str) -> str:
     """Return this node's kind of device. Raise UsageError if the first agent has another."""
-    agreed = desk.call("agree", device)
+    agreed = desk.ask("agree", device)
     if agreed != device:
         raise UsageError(
             f"the study trains on {agreed}, and this node has {device}, where results differ in their last bits. Let agents need a "

@@ -214,7 +214,7 @@ def test_a_lost_cluster_is_told_with_the_command_that_resumes(
         "room_for": lambda resources: 2,
         "make_desk": lambda study, resources: SimpleNamespace(clear=int, set_ended=bool),
         "RayAgents": lambda *arguments: agents,
-        "make_agents": lose,
+        "FirstAgent": lambda *arguments: SimpleNamespace(make_backend=lose),
     }.items():
         monkeypatch.setattr(f"hyperlax.study.ray_study.{name}", value)
     assert cli.main(search(recipe(tmp_path / "code"), tmp_path, "--engine ray")) == 1
@@ -458,12 +458,11 @@ def test_nothing_is_written_for_agents_of_a_study_that_was_removed(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_agents_of_a_node_share_its_cores_and_all_have_one_kind_of_device() -> None:
+def test_agents_of_a_node_share_its_cores() -> None:
     actor = DeskActor("a study")
     assert [actor.take_cores("node", name, [0, 1, 2, 3], 2) for name in ("one", "two")] == [[0, 1], [2, 3]]
     actor.release_cores("one")
     assert actor.take_cores("node", "three", [0, 1, 2, 3], 2) == [0, 1]
-    assert [actor.agree(device) for device in ("a CPU", "another")] == ["a CPU", "a CPU"]
 
 
 class _Actors(SimpleNamespace):

@@ -71,7 +71,7 @@ class AgentProcess:
         self.name, self._began = name or name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
         self._training: Training | None = None
         self._engine: Engine | None = None
-        self._digest, self._found, self._has_said, self._slots = "", "", False, 0
+        self._found, self._has_said, self._slots = "", False, 0
         self._damaged: set[Item] = set()
         self._over = threading.Event()
 
@@ -141,7 +141,7 @@ class AgentProcess:
         if self._desk.is_stopping():
             self._hand_back()
             return
-        if self._training is None and (digest := self._desk.engine_now()):
+        if not (self._training and self._training.batches) and (digest := self._desk.engine_now()):
             self._prepare(digest)
         has_claimed = False
         for item in self._desk.items():
@@ -172,10 +172,8 @@ class AgentProcess:
 
     def _prepare(self, digest: str) -> bool:
         """Make the backend of a configuration, unless another one trains. Return whether it is there."""
-        if digest == self._digest:
-            return True
-        if self._training is not None and self._training.batches:
-            return False
+        if self._training is not None and (digest == self._training.engine or self._training.batches):
+            return digest == self._training.engine
         try:
             engine = read_engine(self._desk.engine(digest) or "")
         except (UsageError, ValueError):
@@ -188,9 +186,10 @@ class AgentProcess:
         checkpoints = self._place.checkpoints(engine.is_confirmation).owned_by(self.name)
         parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device, config.base
         is_open = config.kind == "refilled"
-        self._training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
-        self._engine, self._digest = engine, digest
-        self._say_slots(self._training.backend.slots)
+        training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
+        training.engine = digest
+        self._training, self._engine = training, engine
+        self._say_slots(training.backend.slots)
         self._write_card()
         return True
 
@@ -206,7 +205,7 @@ class AgentProcess:
             try:
                 self._training.hand_back()
             finally:
-                self._training, self._digest = None, ""
+                self._training = None
 
     def _beat(self) -> None:
         """Renew the leases, and wake the backend for new batches, until the agent ends."""
@@ -238,8 +237,9 @@ class AgentProcess:
             name: (list(batch.numbers), min((one.segments for one in tuple(batch.results.values())), default=0), whole)
             for name, batch in tuple(training.batches.items())
         }
-        where, slots = training.where, training.backend.slots
-        card = AgentCard(where["host"], os.getpid(), where["device"], slots, self._began, batches)
+        where, backend = training.where, training.backend
+        choice = training.engine, backend.device, backend.lanes, dict(backend.packing)
+        card = AgentCard(where["host"], os.getpid(), where["device"], backend.slots, self._began, batches, *choice)
         try:
             self._desk.write_card(self.name, card)
         except OSError as error:  # the leases say that it lives; whether the study is there is looked at elsewhere

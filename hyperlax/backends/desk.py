@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 from hyperlax.errors import HyperlaxError
@@ -50,7 +50,11 @@ class Ticket(TypedDict):
 
 @dataclass(frozen=True)
 class AgentCard:
-    """An agent's description of itself. batches: batch -> its trials and how many evaluations of how many are done."""
+    """An agent's description of itself.
+
+    device: the kind, or words if any will do. batches: batch -> its trials and how many evaluations of how many are done.
+    engine: the configuration that it is ready for. machine, lanes, packing: what its backend is then, see `Backend`.
+    """
 
     host: str
     process: int
@@ -58,6 +62,10 @@ class AgentCard:
     slots: int
     began: str
     batches: dict[str, tuple[list[int], int, int]]
+    engine: str = ""
+    machine: str = ""
+    lanes: int = 1
+    packing: dict[str, Any] = field(default_factory=dict)
 
 
 class Desk(Protocol):

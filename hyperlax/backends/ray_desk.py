@@ -44,7 +44,6 @@ class DeskActor:
         self._study, self._work = Path(study), Work(Path(study))
         self._state: tuple[list[Item], bool, bool] = [], False, False
         self._count, self._news = dict.fromkeys(_AWAITED, 0), {side: asyncio.Event() for side in _AWAITED}
-        self._device = ""
         self._cores: dict[str, dict[str, list[int]]] = {}
 
     async def call(self, name: str, *arguments: Any) -> Any:
@@ -66,11 +65,6 @@ class DeskActor:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news[side].wait(), _WAIT_SECONDS[side])
         return self._count[side]
-
-    def agree(self, device: str) -> str:
-        """Return the kind of device that all agents have to have: that of the first one that asks."""
-        self._device = self._device or device
-        return self._device
 
     def take_cores(self, node: str, agent: str, there: list[int], count: int) -> list[int]:
         """Return cores for an agent, those of its node that the fewest agents have."""

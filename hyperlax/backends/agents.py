@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
+from hyperlax.backends.child import is_known_dead
 from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Desk, Item, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
 from hyperlax.errors import numbered
@@ -92,6 +93,8 @@ class Agents:
         self._timing: dict[int, Mapping[str, Any]] = {}
         self._agent_of: dict[float, str] = {}
         self._agents: dict[str, tuple[int, float, float]] = {}
+        self._died: dict[str, str] = {}
+        self._waited_for: set[str] = set()
         self._is_stopping, self._looked = False, 0.0
 
     @property
@@ -245,7 +248,7 @@ class Agents:
                 self._take(batch, item)
             else:
                 found[item.batch] = item
-        dead = self._local.dead()
+        dead = {**self._local.dead(), **self._died}
         lost: dict[tuple[str, str], list[Batch]] = {}
         for batch in self._batches.values():
             if how := self._check(batch, found.get(batch.name), dead, now):
@@ -254,13 +257,16 @@ class Agents:
             self._lose(batches, how)
 
     def _look_at_agents(self, now: float) -> None:
-        """Note which agents live: those whose cards change. Remove the cards of the others."""
+        """Note which agents live: those whose cards change, unless their process has died here. Remove the cards of the others."""
         cards = self._desk.cards()
+        self._died |= {
+            agent: "has died" for agent, (card, _) in cards.items() if is_known_dead(card.process, card.beginning)
+        }
         for agent, (card, written) in cards.items():
             _, before, since = self._agents.get(agent, (0, 0.0, now))
             self._agents[agent] = card.slots, written, now if written != before else since
         for agent, (_, _, since) in list(self._agents.items()):
-            if agent not in cards or now - since > self._lease:
+            if agent not in cards or agent in self._died or now - since > self._lease:
                 del self._agents[agent]
                 self._desk.remove_card(agent)
         slots = [slots for slots, _, _ in self._agents.values()]
@@ -310,8 +316,16 @@ class Agents:
             if item and item.agent.startswith(agent):
                 return f"its agent {how}"
         if now - batch.since <= self._lease:
+            self._tell_waiting(item, now - batch.since)
             return ""
         return f"{f'its agent {item.agent} was' if item else 'it was'} not heard of for {self._lease:g} s"
+
+    def _tell_waiting(self, claim: Item | None, seconds: float) -> None:
+        """Say once that an agent is silent, and how long it is waited for. seconds: since when it has not been heard of."""
+        if claim is not None and seconds > self._lease / 3 and claim.agent not in self._waited_for:
+            self._waited_for.add(claim.agent)
+            then = f"Another one trains its trials if that becomes {self._lease:g} s."
+            log.info("Waiting for agent %s, last heard of %g s ago. %s", claim.agent, round(seconds, 1), then)
 
     def _lose(self, batches: Sequence[Batch], how: str) -> None:
         """Let batches that an agent has lost wait for another one, each unless that has happened too often."""

@@ -50,7 +50,10 @@ class Ticket(TypedDict):
 
 @dataclass(frozen=True)
 class AgentCard:
-    """An agent's description of itself. batches: batch -> its trials and how many evaluations of how many are done."""
+    """An agent's description of itself.
+
+    batches: batch -> its trials and how many evaluations of how many are done. beginning: that of its process; see `child`.
+    """
 
     host: str
     process: int
@@ -58,6 +61,7 @@ class AgentCard:
     slots: int
     began: str
     batches: dict[str, tuple[list[int], int, int]]
+    beginning: str = ""
 
 
 class Desk(Protocol):

@@ -165,8 +165,8 @@ class OpenAgents(Agents):
         for batch in batches:
             self._offer_again(batch, how)
 
-    def _look_at_agents(self, now: float) -> None:
-        super()._look_at_agents(now)
+    def _look_at_agents(self) -> None:
+        super()._look_at_agents()
         self._lanes_of = {agent: lanes for agent, lanes in self._lanes_of.items() if agent in self._agents}
         if self._checkpoints:
             self._checkpoints.prune_pools(self._agents.keys(), self._batch_of().keys())

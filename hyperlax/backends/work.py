@@ -39,6 +39,7 @@ from hyperlax.files import (
     replacing,
     write_text,
 )
+from hyperlax.leases import Leases
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Work:
 
     def __init__(self, root: Path):
         self.study, self.root = root, root / WORK
-        self._heard: dict[str, tuple[float, float]] = {}
+        self._heard = Leases[str]()
         self._engines: dict[str, str] = {}
         self._others: set[Path] = set()
 
@@ -215,11 +216,9 @@ class Work:
                 with suppress(OSError, UsageError):
                     card = convert(_json_of(path), AgentCard, str(path))
                     found[name.removesuffix(_AGENT)] = card, path.stat().st_mtime
-        before, here = self._heard, time.monotonic()
-        self._heard = {
-            agent: before[agent] if agent in before and before[agent][0] == written else (written, here)
-            for agent, (_, written) in found.items()
-        }
+        for agent, (_, written) in found.items():
+            self._heard.age(agent, written)
+        self._heard.keep(found)
         return found
 
     def now(self) -> float:
@@ -234,7 +233,7 @@ class Work:
         """
         if engine in self._engines and not self._engine(engine).exists():
             self.put_engine(engine, self._engines[engine])
-        heard = {agent: round(time.monotonic() - since, 1) for agent, (_, since) in self._heard.items()}
+        heard = {agent: round(seconds, 1) for agent, seconds in self._heard.ages().items()}
         about = _Leader(host=socket.gethostname(), process=os.getpid(), engine=engine, heard=heard)
         write_text(self.root / _LEADER, json_text(about, indent=None), is_durable=False)
 

@@ -25,6 +25,7 @@ from typing import BinaryIO, NamedTuple
 from hyperlax.backends.child import beginning, has_died
 from hyperlax.errors import UsageError
 from hyperlax.files import TO_READ, TO_WRITE, naming, open_regular, staying
+from hyperlax.leases import Leases
 from hyperlax.study.directory import make_directory
 from hyperlax.study.io_errors import refusing_forbidden
 
@@ -56,8 +57,8 @@ class _Look(NamedTuple):
         return self.text.partition("\n")[0]
 
 
-_SEEN: dict[Path, tuple[_Look, float]] = {}
-"""Directory -> its lock as it was last seen, and since when, in seconds of `time.monotonic`."""
+_LEASES = Leases[Path]()
+"""Of directories: their locks as they were last seen."""
 
 
 class Held:
@@ -222,7 +223,7 @@ def refuse_running(root: Path) -> None:
     while (look := _look(root)) is not None:
         if look.is_locked or (first and look != first):
             raise StudyRunning(root, look.name)
-        if _seconds_unchanged(root, look) > LEASE_SECONDS:
+        if _LEASES.age(root, look) > LEASE_SECONDS:
             return
         if first is None:
             log.info("Waiting up to %.0f s to see whether %s still runs %s.", LEASE_SECONDS, look.name, root)
@@ -236,7 +237,7 @@ def holder_of(root: Path) -> str | None:
     Where the system does not lock, the process that is named there counts until no change was seen for `LEASE_SECONDS`.
     """
     look = _look(root)
-    if look is None or (not look.is_locked and _seconds_unchanged(root, look) > LEASE_SECONDS):
+    if look is None or (not look.is_locked and _LEASES.age(root, look) > LEASE_SECONDS):
         return None
     return look.name
 
@@ -267,16 +268,6 @@ def _read(root: Path) -> _Look | None:
         raise UsageError(
             f"{root / LOCK}: cannot be read ({error.strerror}). Remove it if no process runs this study."
         ) from error
-
-
-def _seconds_unchanged(root: Path, look: _Look) -> float:
-    """Return for how long this process has seen a lock as it is."""
-    now = time.monotonic()
-    seen, since = _SEEN.get(root, (None, now))
-    if seen != look:
-        since = now
-    _SEEN[root] = look, since
-    return now - since
 
 
 def _text_in(lock: BinaryIO) -> str:

@@ -234,7 +234,7 @@ def test_a_lost_cluster_is_told_with_the_command_that_resumes(
         "room_for": lambda resources: 2,
         "make_desk": lambda study: None,
         "RayAgents": lambda *arguments: agents,
-        "make_agents": lose,
+        "FirstAgent": lambda *arguments: SimpleNamespace(make_backend=lose),
     }.items():
         monkeypatch.setattr(f"hyperlax.study.ray_study.{name}", value)
     assert cli.main(search(recipe(tmp_path / "code"), tmp_path, "--engine ray")) == 1

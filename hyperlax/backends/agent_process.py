@@ -74,10 +74,10 @@ class AgentProcess:
         self._place, self._desk, self._stop = place, place.desk, stop
         self._any_device, self._idle_timeout = any_device, idle_timeout
         self.name, self._began = name or name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
-        self._beginning, self._code = beginning(os.getpid()), digest_of_code(place.recipe)
+        self._beginning, self._code, self._code_said = beginning(os.getpid()), digest_of_code(place.recipe), None
         self._training: Training | None = None
         self._engine: Engine | None = None
-        self._digest, self._found, self._has_said, self._slots = "", "", False, 0
+        self._found, self._has_said, self._slots = "", False, 0
         self._damaged: set[Item] = set()
         self._over = threading.Event()
 
@@ -147,7 +147,7 @@ class AgentProcess:
         if self._desk.is_stopping():
             self._hand_back()
             return
-        if self._training is None and (digest := self._desk.engine_now()):
+        if not (self._training and self._training.batches) and (digest := self._desk.engine_now()):
             self._prepare(digest)
         has_claimed = False
         for item in self._desk.items():
@@ -178,10 +178,8 @@ class AgentProcess:
 
     def _prepare(self, digest: str) -> bool:
         """Make the backend of a configuration, unless another one trains. Return whether it is there."""
-        if digest == self._digest:
-            return True
-        if self._training is not None and self._training.batches:
-            return False
+        if self._training is not None and (digest == self._training.engine or self._training.batches):
+            return digest == self._training.engine
         try:
             engine = read_engine(self._desk.engine(digest) or "")
         except (UsageError, ValueError):
@@ -191,14 +189,16 @@ class AgentProcess:
         device = self._place.device_of(config)
         if problem := refusal(engine, device, self._any_device):
             raise UsageError(f"{self._desk.study}: {problem}")
-        if config.code != self._code:
+        if config.code not in (self._code, self._code_said):
+            self._code_said = config.code
             log.warning(_OTHER_CODE, self._desk.study, self._place.recipe.path)
         checkpoints = self._place.checkpoints(engine.is_confirmation).owned_by(self.name)
         parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device, config.base
         is_open = config.kind == "refilled"
-        self._training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
-        self._engine, self._digest = engine, digest
-        self._say_slots(self._training.backend.slots)
+        training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
+        training.engine = digest
+        self._training, self._engine = training, engine
+        self._say_slots(training.backend.slots)
         self._write_card()
         return True
 
@@ -214,7 +214,7 @@ class AgentProcess:
             try:
                 self._training.hand_back()
             finally:
-                self._training, self._digest = None, ""
+                self._training = None
 
     def _beat(self) -> None:
         """Renew the leases, and wake the backend for new batches, until the agent ends."""
@@ -246,8 +246,10 @@ class AgentProcess:
             name: (list(batch.numbers), min((one.segments for one in tuple(batch.results.values())), default=0), whole)
             for name, batch in tuple(training.batches.items())
         }
-        where, slots = training.where, training.backend.slots
-        card = AgentCard(where["host"], os.getpid(), where["device"], slots, self._began, batches, self._beginning)
+        where, backend = training.where, training.backend
+        choice = training.engine, backend.device, backend.lanes, dict(backend.packing)
+        about = backend.slots, self._began, batches, *choice, self._beginning
+        card = AgentCard(where["host"], os.getpid(), where["device"], *about)
         try:
             self._desk.write_card(self.name, card)
         except OSError as error:  # the leases say that it lives; whether the study is there is looked at elsewhere

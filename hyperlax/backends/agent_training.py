@@ -50,8 +50,10 @@ class Batch:
 class Training(ABC):
     """The batches that an agent has claimed, and their training. One thread uses it; others may read `batches` and properties.
 
-    where: the entries of `timing.json` that say where they train.
+    where: the entries of `timing.json` that say where they train. engine: the name of their configuration.
     """
+
+    engine = ""
 
     def __init__(self, desk: Desk, agent: str, backend: Backend, device: str, base: Config):
         """Make one without batches. device: the kind of device, "" if any will do. base: a configuration of the trials' kind."""

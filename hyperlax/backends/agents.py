@@ -197,7 +197,7 @@ class Agents:
             self._desk.set_stopping(False)
             self._desk.put_engine(self._engine, engine.to_json())
             self._desk.lead(self._engine)
-            if not self._config.is_confirmation:
+            if not (self._config.is_confirmation or self._desk.cards()):
                 log.info("%s", self._desk.invitation)
         content = [self._engine, repetition, *([one.number, one.retries, dotted(one.config)] for one in trials)]
         return f"b{trials[0].number:05d}-{digest_of(content)}"

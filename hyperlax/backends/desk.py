@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 from hyperlax.errors import HyperlaxError
@@ -52,7 +52,9 @@ class Ticket(TypedDict):
 class AgentCard:
     """An agent's description of itself.
 
-    batches: batch -> its trials and how many evaluations of how many are done. beginning: that of its process; see `child`.
+    device: the kind, or words if any will do. batches: batch -> its trials and how many evaluations of how many are done.
+    engine: the configuration that it is ready for. machine, lanes, packing: what its backend is then, see `Backend`. beginning:
+    that of its process, see `child`.
     """
 
     host: str
@@ -61,6 +63,10 @@ class AgentCard:
     slots: int
     began: str
     batches: dict[str, tuple[list[int], int, int]]
+    engine: str = ""
+    machine: str = ""
+    lanes: int = 1
+    packing: dict[str, Any] = field(default_factory=dict)
     beginning: str = ""
 
 

@@ -67,12 +67,12 @@ class Engine:
     lease: float
 
     @classmethod
-    def of(cls, config: EngineConfig, chosen: Mapping[str, Any], device: str, lease: float) -> Engine:
-        """Return the configuration of a leader. chosen: its choice of programs."""
+    def of(cls, config: EngineConfig, chosen: Mapping[str, Any] | None, device: str, lease: float) -> Engine:
+        """Return the configuration of a leader. chosen: its choice of programs, None if agents are to choose."""
         own = {name: value for name, value in vars(config).items() if name not in (*_OF_RECIPE, *_NOT_JSON)}
         experiment = {"experiment": config.mlflow["experiment"]} if config.mlflow else None
         return cls(
-            config={**own, "chosen": dict(chosen), "mlflow": experiment},
+            config={**own, "chosen": None if chosen is None else dict(chosen), "mlflow": experiment},
             run_length=config.run_length,
             base=dotted(config.base),
             trials=[(trial.number, dotted(trial.config)) for trial in config.trials],
@@ -88,10 +88,11 @@ class Engine:
 
     @property
     def digest(self) -> str:
-        """A short name for everything here that decides results."""
-        chosen = {name: value for name, value in self.config["chosen"].items() if name not in _NOT_DECIDING}
-        config = {name: value for name, value in self.config.items() if name not in _NOT_DECIDING}
-        return digest_of(asdict(replace(self, config={**config, "chosen": chosen}, lease=0.0)))
+        """A short name for everything here that decides results, and, where agents are to choose, their choice."""
+        config = self.config
+        if (chosen := config["chosen"]) is not None:
+            config = _deciding({**config, "chosen": _deciding(chosen)})
+        return digest_of(asdict(replace(self, config=config, lease=0.0)))
 
     def to_json(self) -> str:
         """Return the text that `read_engine` takes."""
@@ -122,6 +123,10 @@ def versions() -> dict[str, str]:
 def digest_of(value: Any) -> str:
     """Return a short name for a value that JSON can hold."""
     return hashlib.sha256(json_text(value, indent=None).encode()).hexdigest()[:12]
+
+
+def _deciding(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entries.items() if name not in _NOT_DECIDING}
 
 
 def trials_of(stored: Sequence[tuple[int, Mapping[str, Any]]], base: Config) -> tuple[Trial, ...]:

@@ -6,15 +6,14 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.base import Backend, EngineConfig, narrowest
-from hyperlax.backends.open_agents import make_agents
+from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.ray_agents import RayAgents, make_desk
 from hyperlax.backends.ray_cluster import connected, room_for
 from hyperlax.backends.ray_desk import AGENT, ClusterLost, RayDesk
@@ -23,12 +22,13 @@ from hyperlax.config.options import SearchOptions
 from hyperlax.config.ray_options import parse_resources
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.engine.machine import cores, leave_gpu_memory, memory_share
+from hyperlax.engine.machine import leave_gpu_memory, memory_share
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.recipe import Recipe
-from hyperlax.study.leading import device_of
+from hyperlax.study.leading import FirstAgent, device_of
 from hyperlax.study.manifest import resume_command
-from hyperlax.study.study_run import MakeBackend, local_backend
+from hyperlax.study.stopping import StopRequest
+from hyperlax.study.study_run import local_backend
 from hyperlax.tasks import Command, Function, Task
 
 
@@ -38,14 +38,14 @@ def run_on_ray(
     directory: Path,
     main: str,
     tracked: Callable[[EngineConfig], tuple[EngineConfig, str]],
-    run: Callable[[MakeBackend], int],
+    run: Callable[..., int],
 ) -> int:
     """Run a study whose batches agents in a Ray cluster train. Returns the exit status.
 
     Args:
       main: The function by which agents call `train`; see `AgentActor`.
       tracked: Returns a configuration with the place where commands are tracked, and the address for the agents.
-      run: Runs the study with the backend that this makes, and returns the exit status.
+      run: Runs the study with what `make_backend` returns, and returns the exit status. stop: see `run_study`.
 
     Raises HyperlaxError if there is no cluster, UsageError if the study cannot run on one.
     """
@@ -64,19 +64,16 @@ def run_on_ray(
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
     with connected(options.ray_address, resources):
-        desk, most = make_desk(directory), None if options.agents == "none" else options.agents
-        at_once = (most or max(1, room_for(resources))) * (options.slots or _slots(resources, recipe))
+        desk, most, stop = make_desk(directory), None if options.agents == "none" else options.agents, StopRequest()
         agents = RayAgents(desk, main, about, resources, most)
+        first = FirstAgent(desk, agents, stop, lambda: most or max(1, room_for(resources)))
 
         def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
             config, agents.about["mlflow"] = tracked(config)
-            width = config.super_batch or narrowest(at_once * (config.lanes or 1), config.num_trials)
-            config = replace(config, super_batch=width, devices=())
-            planner = local_backend(replace(config, task=_without_resources(config.task)), checkpoints)
-            return make_agents(desk, planner, config, "", agents, checkpoints)
+            return first.make_backend(config, checkpoints)
 
         try:
-            return run(make_backend)
+            return run(make_backend=make_backend, stop=stop)
         except ClusterLost as error:
             command = resume_command(directory)
             raise HyperlaxError(f"{error} All that is complete is kept. To resume:\n  {command}") from error
@@ -94,8 +91,8 @@ def train(actor: Any, about: Mapping[str, Any], with_address: Callable[[EngineCo
     logging.getLogger("hyperlax").setLevel(logging.INFO)
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager) -> Backend:
-        task = _without_resources(config.task, but=("gpu",))  # Ray has seen to the others
-        return local_backend(with_address(replace(config, task=task), about["mlflow"]), checkpoints)
+        config = replace(config, task=_without_resources(config.task))
+        return local_backend(with_address(config, about["mlflow"]), checkpoints)
 
     _settle(RayDesk(actor, about["study"], AGENT), about)
     with tempfile.TemporaryDirectory(prefix="hyperlax-") as scratch:
@@ -161,21 +158,13 @@ def _resources(given: str | None, recipe: Recipe) -> dict[str, float]:
     return {{"cpu": "CPU", "gpu": "GPU"}.get(name, name): float(amount) for name, amount in amounts.items()}
 
 
-def _without_resources(task: Task | None, but: Collection[str] = ()) -> Task | None:
-    """Return a task that needs no resources here, except some."""
-    if not isinstance(task, Function | Command) or not task.resources:
+def _without_resources(task: Task | None) -> Task | None:
+    """Return a task that needs no resources here but GPUs: Ray has seen to the others."""
+    if not isinstance(task, Function | Command):
         return task
-    return replace(task, resources={name: amount for name, amount in task.resources.items() if name in but})
+    return replace(task, resources={name: amount for name, amount in task.resources.items() if name == "gpu"})
 
 
 def _cores(resources: Mapping[str, float]) -> int:
     """Return how many cores an agent uses, at least one of those that it reserves; 0 for all of its node."""
     return max(1, int(resources["CPU"])) if resources.get("CPU") else 0
-
-
-def _slots(resources: Mapping[str, float], recipe: Recipe) -> int:
-    """Return how many batches an agent trains at once."""
-    gpus, cpus = int(resources.get("GPU", 0)), _cores(resources)
-    if recipe.task is not None and not recipe.task.has_programs:
-        return max(1, (cpus or cores()) // recipe.task.cores)
-    return max(1, gpus or cpus)

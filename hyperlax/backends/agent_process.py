@@ -14,17 +14,22 @@ from typing import Protocol
 
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.backends.child import beginning
 from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, check_there, name_of_agent
 from hyperlax.backends.open_training import OpenTraining
 from hyperlax.backends.wire import Engine, read_engine, refusal
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError, counted
-from hyperlax.recipe import Recipe
+from hyperlax.recipe import Recipe, digest_of_code
 
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
 """Seconds between two looks whether the study has ended, while nothing waits."""
+_OTHER_CODE = (
+    "%s: the code in %s is not what the leader has loaded. What is trained here may differ from the rest of the study. Put the "
+    "file back and start this agent again, or stop the study and resume it."
+)
 
 
 class Stop(Protocol):
@@ -69,6 +74,7 @@ class AgentProcess:
         self._place, self._desk, self._stop = place, place.desk, stop
         self._any_device, self._idle_timeout = any_device, idle_timeout
         self.name, self._began = name or name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
+        self._beginning, self._code, self._code_said = beginning(os.getpid()), digest_of_code(place.recipe), None
         self._training: Training | None = None
         self._engine: Engine | None = None
         self._found, self._has_said, self._slots = "", False, 0
@@ -183,6 +189,9 @@ class AgentProcess:
         device = self._place.device_of(config)
         if problem := refusal(engine, device, self._any_device):
             raise UsageError(f"{self._desk.study}: {problem}")
+        if config.code not in (self._code, self._code_said):
+            self._code_said = config.code
+            log.warning(_OTHER_CODE, self._desk.study, self._place.recipe.path)
         checkpoints = self._place.checkpoints(engine.is_confirmation).owned_by(self.name)
         parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device, config.base
         is_open = config.kind == "refilled"
@@ -239,7 +248,8 @@ class AgentProcess:
         }
         where, backend = training.where, training.backend
         choice = training.engine, backend.device, backend.lanes, dict(backend.packing)
-        card = AgentCard(where["host"], os.getpid(), where["device"], backend.slots, self._began, batches, *choice)
+        about = backend.slots, self._began, batches, *choice, self._beginning
+        card = AgentCard(where["host"], os.getpid(), where["device"], *about)
         try:
             self._desk.write_card(self.name, card)
         except OSError as error:  # the leases say that it lives; whether the study is there is looked at elsewhere

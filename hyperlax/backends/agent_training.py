@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 class Batch:
     """A batch that an agent has claimed.
 
-    is_lost: whether its claim is gone. may_be_saved: whether another agent had it. is_in_lane: whether it trains. told: the news
-    with its latest results, and when, in seconds of `time.monotonic`; the last two where lanes are refilled.
+    is_lost: whether its claim is gone. may_be_saved: whether another agent had it. Where lanes are refilled, is_in_lane: whether it
+    trains, told: the news with its latest results, and when, in seconds of `time.monotonic`, segments: how many that were, or were
+    restored.
     """
 
     claim: Item
@@ -35,6 +36,7 @@ class Batch:
     is_lost: bool = False
     is_in_lane: bool = False
     told: tuple[Item | None, float] = (None, 0.0)
+    segments: int = 0
 
     @property
     def numbers(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
+from hyperlax.backends.child import is_known_dead
 from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Desk, Item, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
 from hyperlax.errors import numbered
@@ -92,6 +93,8 @@ class Agents:
         self._agent_of: dict[float, str] = {}
         self._agents: dict[str, int] = {}
         self._leases = Leases[str]()
+        self._died: dict[str, str] = {}
+        self._waited_for: set[str] = set()
         self._is_stopping, self._looked = False, 0.0
 
     @property
@@ -243,7 +246,7 @@ class Agents:
                 self._take(batch, item)
             else:
                 found[item.batch] = item
-        dead = self._local.dead()
+        dead = {**self._local.dead(), **self._died}
         lost: dict[tuple[str, str], list[Batch]] = {}
         for batch in self._batches.values():
             if how := self._check(batch, found.get(batch.name), dead):
@@ -252,12 +255,18 @@ class Agents:
             self._lose(batches, how)
 
     def _look_at_agents(self) -> None:
-        """Note the slots of the agents that live: those whose cards change. Remove the cards of the others."""
+        """Note the slots of the agents that live: those whose cards change. Remove the cards of the others.
+
+        An agent of this machine is dead as soon as its process is.
+        """
         cards = self._desk.cards()
-        dead = [agent for agent, (_, written) in cards.items() if self._leases.age(agent, written) > self._lease]
-        for agent in dead:
+        self._died |= {
+            agent: "has died" for agent, (card, _) in cards.items() if is_known_dead(card.process, card.beginning)
+        }
+        silent = [agent for agent, (_, written) in cards.items() if self._leases.age(agent, written) > self._lease]
+        for agent in (gone := cards.keys() & {*silent, *self._died}):
             self._desk.remove_card(agent)
-        self._agents = {agent: card.slots for agent, (card, _) in cards.items() if agent not in dead}
+        self._agents = {agent: card.slots for agent, (card, _) in cards.items() if agent not in gone}
         self._leases.keep({*cards, *self._batches})
         # each agent gets a batch more than it has slots, to claim as soon as one is free
         self.slots = max(self._planner.slots, sum(self._agents.values()) + len(self._agents))
@@ -304,8 +313,16 @@ class Agents:
             if item and item.agent.startswith(agent):
                 return f"its agent {how}"
         if age <= self._lease:
+            self._tell_waiting(item, age)
             return ""
         return f"{f'its agent {item.agent} was' if item else 'it was'} not heard of for {self._lease:g} s"
+
+    def _tell_waiting(self, claim: Item | None, seconds: float) -> None:
+        """Say once that an agent is silent, and how long it is waited for. seconds: since when it has not been heard of."""
+        if claim is not None and seconds > self._lease / 3 and claim.agent not in self._waited_for:
+            self._waited_for.add(claim.agent)
+            then = f"Another one trains its trials if that becomes {self._lease:g} s."
+            log.info("Waiting for agent %s, last heard of %g s ago. %s", claim.agent, round(seconds, 1), then)
 
     def _lose(self, batches: Sequence[Batch], how: str) -> None:
         """Let batches that an agent has lost wait for another one, each unless that has happened too often."""

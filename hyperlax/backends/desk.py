@@ -53,7 +53,8 @@ class AgentCard:
     """An agent's description of itself.
 
     device: the kind, or words if any will do. batches: batch -> its trials and how many evaluations of how many are done.
-    engine: the configuration that it is ready for. machine, lanes, packing: what its backend is then, see `Backend`.
+    engine: the configuration that it is ready for. machine, lanes, packing: what its backend is then, see `Backend`. beginning:
+    that of its process, see `child`.
     """
 
     host: str
@@ -66,6 +67,7 @@ class AgentCard:
     machine: str = ""
     lanes: int = 1
     packing: dict[str, Any] = field(default_factory=dict)
+    beginning: str = ""
 
 
 class Desk(Protocol):

@@ -162,7 +162,8 @@ class RemoteError(Exception):
 class BatchDone:
     """The end of a batch on an agent: the results of its trials and their `timing.json`, or the error of its program.
 
-    batches: where lanes are refilled, the names of the batches that its results, or its error, are of.
+    Where lanes are refilled, batches: the names of those that its results, or its error, are of, trained: how many segments of each
+    result the agent has trained since it told of that trial before, which `timing` is about.
     """
 
     numbers: tuple[int, ...]
@@ -171,6 +172,7 @@ class BatchDone:
     timing: Mapping[str, Any] | None = None
     error: Exception | None = None
     batches: tuple[str, ...] = ()
+    trained: tuple[int, ...] = ()
 
 
 def pack_done(done: BatchDone) -> bytes:
@@ -179,6 +181,7 @@ def pack_done(done: BatchDone) -> bytes:
     about = {
         "numbers": done.numbers,
         "batches": done.batches,
+        "trained": done.trained,
         "agent": done.agent,
         "timing": done.timing,
         "error": None if done.error is None else _error_to_json(done.error),
@@ -198,7 +201,8 @@ def read_done(content: bytes) -> BatchDone:
     error = about["error"] and _error_from_json(about["error"])
     numbers = convert(about["numbers"], tuple[int, ...], "a result")
     batches = convert(about["batches"], tuple[str, ...], "a result")
-    return BatchDone(numbers, about["agent"], tuple(results), about["timing"], error, batches)
+    trained = convert(about["trained"], tuple[int, ...], "a result")
+    return BatchDone(numbers, about["agent"], tuple(results), about["timing"], error, batches, trained)
 
 
 def numbers_in(item: Item, desk: Desk) -> tuple[int, ...]:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import socket
+import stat
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -25,16 +28,20 @@ from hyperlax.errors import UsageError, format_time, numbered
 from hyperlax.files import (
     PUT_BACK,
     TO_READ,
+    TO_WRITE,
     convert,
     decode,
     json_text,
     naming,
+    open_regular,
     read_bytes,
     remove,
     replacing,
     write_text,
 )
 from hyperlax.leases import Leases
+
+log = logging.getLogger(__name__)
 
 WORK = "work"
 _POLL_SECONDS = 0.03
@@ -62,6 +69,7 @@ class Work:
         self.study, self.root = root, root / WORK
         self._heard = Leases[str]()
         self._engines: dict[str, str] = {}
+        self._others: set[Path] = set()
 
     @property
     def invitation(self) -> str:
@@ -77,9 +85,16 @@ class Work:
         time.sleep(_POLL_SECONDS)
 
     def items(self) -> list[Item]:
-        """Return all batches and news, in order; none if there is no directory."""
-        found = (_ITEM.fullmatch(name) for name in self._names())
-        return [Item(one[1], one[2] or "", one[3]) for one in found if one]
+        """Return all batches and news, in order; none if there is no directory. What is not a file is named once."""
+        found = []
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if one := _ITEM.fullmatch(entry.name):
+                    if entry.is_file(follow_symlinks=False):
+                        found.append(Item(one[1], one[2] or "", one[3]))
+                    else:
+                        self._tell_if_other(Path(entry.path))
+        return found
 
     def path(self, item: Item) -> Path:
         """Return the path of an item's file."""
@@ -103,12 +118,21 @@ class Work:
         """Take a waiting batch. Return its claim, None if another agent was faster or the leader took it back."""
         claim = Item(item.batch, agent, CLAIM)
         try:
-            with naming(self.path(item)):
+            with self._permitted(), naming(self.path(item)):
                 os.utime(self.path(item))  # the lease begins before the claim has its name
-            os.rename(self.path(item), self.path(claim))
+                os.rename(self.path(item), self.path(claim))
         except FileNotFoundError:
             return None
         return claim
+
+    def check_claims(self, is_led: bool) -> None:
+        """Raise UsageError if this user may not claim what the leader hands out. is_led: whether there is one."""
+        with self._permitted():
+            with tempfile.TemporaryFile(dir=self.root if self.root.is_dir() else self.study):
+                pass
+            with suppress(FileNotFoundError):
+                if is_led:
+                    open_regular(self.root / _LEADER, TO_WRITE).close()
 
     def renew(self, claim: Item) -> bool:
         """Renew an agent's lease. Return whether the batch is still its own."""
@@ -252,6 +276,25 @@ class Work:
             *self.root.glob(".*.tmp"),
         ):
             remove(path)
+
+    @contextmanager
+    def _permitted(self) -> Iterator[None]:
+        """Raise UsageError, with what would work, if the system does not permit the block to this user."""
+        try:
+            yield
+        except PermissionError as error:
+            raise UsageError(
+                f"{self.study}: this user may not claim what the leader hands out there ({error.strerror}). Run the agent "
+                "as the leader's user, or let a group of both write there: chmod -R g+rwX, chmod g+s for its directories, and "
+                "umask 002 before the leader starts."
+            ) from error
+
+    def _tell_if_other(self, path: Path) -> None:
+        """Say once that something else than a file, which no process here has made, has the name of an item."""
+        with suppress(OSError):  # a file that is gone now
+            if not stat.S_ISREG(path.lstat().st_mode) and path not in self._others:
+                self._others.add(path)
+                log.warning("%s: is not a file, and is ignored. Remove it.", path)
 
     def _written(self, path: Path) -> float | None:
         """Return the modification time of a file, which only says whether it has changed; None if it is gone."""

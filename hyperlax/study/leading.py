@@ -27,7 +27,7 @@ from hyperlax.errors import STOPPED, TERMINATED, UsageError
 from hyperlax.files import staying
 from hyperlax.recipe import Recipe
 from hyperlax.study.directory import CHECKPOINTS, StudyDirectory
-from hyperlax.study.io_errors import ending_on_io_error, run_again
+from hyperlax.study.io_errors import IoProblem, ending_on_io_error, run_again
 from hyperlax.study.lock import holder_of
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
 from hyperlax.study.study_run import MakeBackend, local_backend, local_planner
@@ -72,8 +72,9 @@ def run_with_agents(
 
     try:
         status = run(make_backend=make_backend, stop=None if count else stop)
-        if work.root.is_dir():
-            work.set_ended(status not in STOPPED)
+        with suppress(OSError):  # agents see in the files of the study that it has ended
+            if work.root.is_dir():
+                work.set_ended(status not in STOPPED)
     finally:
         local.close()
     return status
@@ -189,28 +190,36 @@ def join(
             return read_arguments(directory.root, "agent").get("agents") == "none"
         return False
 
+    work, is_started = Work(directory.root), ENDS_WITH_INPUT in os.environ
     place = Place(
-        desk=Work(directory.root),
+        desk=work,
         recipe=recipe,
         make_backend=make_backend,
         checkpoints=checkpoints,
         device_of=device_of,
         is_over=lambda: not is_led() and directory.ended() >= total,
-        is_led=lambda: ENDS_WITH_INPUT in os.environ or is_led(),  # who started it says who leads
+        is_led=lambda: is_started or is_led(),  # who started it says who leads
         trains_alone=trains_alone,
     )
+    advice = _remedy if is_started else run_again
     stop = StopRequest()
     agent = AgentProcess(place, stop, any_device, idle_timeout)
     stop.tell(agent.stop)
-    if ENDS_WITH_INPUT in os.environ:
+    if is_started:
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
-    with stopping_on_signals(stop), ending_on_io_error(directory.database, run_again), staying(directory.root):
+    with stopping_on_signals(stop), ending_on_io_error(directory.database, advice), staying(directory.root):
         try:
+            work.check_claims(is_led())
             agent.run()
         except OSError:
-            check_there(place.desk)
+            check_there(work)
             raise
     return stop.exit_status if stop.is_set() else 0
+
+
+def _remedy(problem: IoProblem) -> str:
+    """Return the advice of an agent whose leader says how to continue."""
+    return f"{problem.remedy}."
 
 
 def _end_with_input(stop: StopRequest) -> None:

@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from hyperlax.backends.child import beginning, has_died
 from hyperlax.errors import UsageError
 from hyperlax.files import TO_READ, TO_WRITE, naming, open_regular, staying
 from hyperlax.leases import Leases
@@ -139,7 +140,7 @@ def _write_name(root: Path, file: BinaryIO) -> str:
     """Write this process's name, and when it began, into the lock's file. Return what was written."""
     since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
     name = f"process {os.getpid()} on {socket.gethostname()} (since {since})"
-    text = f"{name}\n{_beginning(os.getpid())}".strip()
+    text = f"{name}\n{beginning(os.getpid())}".strip()
     _write(root, file, text)
     if not ((look := _look(root)) and look.is_locked):
         time.sleep(_SETTLE_SECONDS)
@@ -288,20 +289,4 @@ def _may_live(text: str) -> bool:
     found = re.fullmatch(r"process (\d+) on (.+) \(since .*\)(?:\n(.*))?", text)
     if not found or found[2] != socket.gethostname():
         return found is not None
-    with suppress(PermissionError):
-        try:
-            os.kill(int(found[1]), 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-    return not found[3] or _beginning(int(found[1])) in ("", found[3])
-
-
-def _beginning(pid: int) -> str:
-    """Return when a process of this machine began, in words that no other one with its number has; "" if that is not known."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:  # no Linux
-        return ""
-    ticks = stat.rpartition(b")")[2].split()[19].decode()
-    return f"began {ticks} ticks after boot {boot}"
+    return not has_died(int(found[1]), found[3] or "")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.backends.base import Backend, BackendLost, EngineConfig
 from hyperlax.config.configurations import write_samples
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
@@ -20,7 +20,7 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, OptionError, counted, numbered
 from hyperlax.files import write_text
 from hyperlax.hyperparams import Config
-from hyperlax.recipe import Recipe, RunLength
+from hyperlax.recipe import Recipe, RunLength, digest_of_code
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable
@@ -233,6 +233,9 @@ class StudyRun(ABC, Generic[_Options]):
             except Exception as error:
                 if self._is_on_disk and not held.is_in_place():
                     raise HyperlaxError(self._moved(held.moved_to())) from error
+                if isinstance(error, BackendLost):
+                    command = manifests.resume_command(self.directory.root)
+                    raise HyperlaxError(f"{error} All that is complete is kept. To resume:\n  {command}") from error
                 raise
 
     def _moved(self, place: Path | None) -> str:
@@ -305,6 +308,7 @@ def engine_config(
         run_length=RunLength(options.total_timesteps, options.num_evaluations, options.num_eval_episodes),
         seed=options.seed,
         compilation_cache=options.compilation_cache,
+        code=digest_of_code(recipe),
         **own,
     )
 

@@ -57,7 +57,7 @@ def claim_as(case: Case, process: int, began: str) -> None:
     """Claim a batch as an agent of some process that says nothing more, and let another agent train the rest."""
     work = Work(case.directory)
     claim = claimed(work, "gone-1-a")
-    work.write_card("gone-1-a", AgentCard("host", process, "cpu", 1, "today", {}, began))
+    work.write_card("gone-1-a", AgentCard("host", process, "cpu", 1, "today", {}, beginning=began))
     with at_work(case, FakeBackend()):
         eventually(lambda: not work.path(claim).exists())
         eventually(lambda: has_ended(case))

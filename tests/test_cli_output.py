@@ -21,8 +21,6 @@ from tests.desk import ROOT
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
-pytestmark = pytest.mark.timeout(120)
-
 
 class Left(io.StringIO):
     """An output that cannot be written, by default because its reader has left."""

@@ -25,7 +25,6 @@ from tests.study_cases import Case
 from tests.test_bad_input import TABLES
 from tests.test_own_code import results
 
-pytestmark = pytest.mark.timeout(120)
 SEARCH = (
     f"optuna-hp-search --algo-and-network-config {TABLES / 'own_lanes.py'} --seed 3 --n-trials 4 --optuna-study-batch-size 4 "
     "--quiet"

@@ -24,7 +24,6 @@ from tests.study_cases import Case
 
 pytest.importorskip("mlflow", reason='needs MLflow: pip install "hyperlax[mlflow]"')
 
-pytestmark = pytest.mark.timeout(300)
 SIZES = "algorithm.network.actor_network.pre_torso.layer_sizes"
 
 

@@ -36,8 +36,6 @@ from hyperlax.hyperparams import (
 from hyperlax.recipe import RunLength
 from hyperlax.trial import Trial
 
-pytestmark = pytest.mark.timeout(240)
-
 GAMMAS = (0.5, 0.9)
 STEPS = 4800
 NETWORK = Network(Torso((16,), "tanh", False))

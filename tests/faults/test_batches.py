@@ -16,7 +16,6 @@ from tests.fake_backend import FakeBackend
 from tests.faults.disk import refuse_each_write
 from tests.study_cases import Case, Killed
 
-pytestmark = pytest.mark.timeout(240)
 SMALL: dict[str, Any] = {"n_trials": 6, "sampler": "random", "optuna_study_batch_size": 3}
 
 

@@ -21,7 +21,6 @@ from tests.faults.disk import Disk, check_refusal, files, pages_at_most, refuse_
 from tests.study_cases import Case
 from tests.test_study_terminal import single
 
-pytestmark = pytest.mark.timeout(240)
 SMALL: dict[str, Any] = {"n_trials": 2, "optuna_study_batch_size": 1, "runner_hparam_batch_size": 1}
 FIRST_WRITES, NEXT_WRITES = 20, 20
 """A study writes at least so often before its first trial, and then for each."""

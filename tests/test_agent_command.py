@@ -40,7 +40,11 @@ def hosts(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "more", ["--pruner asha --pruner-min-segments 1 --confirm-top 1 --confirm-seeds 2", "--seed-schedule racing"]
+    "more",
+    [
+        "--pruner asha --pruner-min-segments 1 --confirm-top 1 --confirm-seeds 2",
+        pytest.param("--seed-schedule racing", marks=pytest.mark.slow),
+    ],
 )
 def test_functions_that_end_early_train_in_agents_as_in_one_process(tmp_path: Path, more: str) -> None:
     for place, agents in (("alone", "none"), ("agents", "2")):

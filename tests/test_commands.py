@@ -407,7 +407,7 @@ def test_a_changed_command_does_not_continue_a_study(desk: Path, capsys: Any) ->
     assert "runs the command = ['sh', '-c', 'echo hyperlax: accuracy=$0', '{x}'], now it is" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["", "--agents 1"])
+@pytest.mark.parametrize("where", ["", pytest.param("--agents 1", marks=pytest.mark.slow)])
 def test_the_metric_of_its_run_in_mlflow_is_its_report(desk: Path, where: str) -> None:
     mlflow = pytest.importorskip("mlflow")
     Path("log.py").write_text(

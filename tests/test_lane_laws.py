@@ -109,8 +109,14 @@ def mixed(case: str) -> list[Trial]:
     ]
 
 
-@pytest.mark.parametrize("kind", [{}, {"sequential": False}])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [
+        pytest.param(case, kind, marks=pytest.mark.slow if kind and case == "ppo_continuous" else ())
+        for case in CASES
+        for kind in ({}, {"sequential": False})
+    ],
+)
 def test_a_lane_alone_equals_the_lane_among_others_to_the_bit(case: str, kind: dict[str, Any]) -> None:
     trials = mixed(case)
     together = train(case, trials, **kind)
@@ -119,7 +125,9 @@ def test_a_lane_alone_equals_the_lane_among_others_to_the_bit(case: str, kind: d
         assert same_bits(alone[trial.number], together[trial.number])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case == "ppo_continuous" else ()) for case in CASES]
+)
 def test_lanes_one_after_another_side_by_side_and_a_single_one_agree_to_rounding(case: str) -> None:
     trials = mixed(case)
     several, side_by_side = train(case, trials), train(case, trials, sequential=False)

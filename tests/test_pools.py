@@ -202,7 +202,9 @@ def test_what_it_has_cost_counts_the_lanes_that_nobody_used() -> None:
     assert timing["steps"] == 2 * sum({1: 8, 3: 26, 4: 36}[LASTS[number]] for number in range(3))
 
 
-@pytest.mark.parametrize("case", ["sac", pytest.param("ppo_discrete", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "case", ["dqn", *(pytest.param(case, marks=pytest.mark.slow) for case in ("sac", "ppo_discrete"))]
+)
 def test_real_trials_are_the_same_bits_in_refilled_lanes(case: str) -> None:
     load: AlgorithmTask = small.workload(case, small.WIDEST)
     uneven = AlgorithmTask.__new__(AlgorithmTask)

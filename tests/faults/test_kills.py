@@ -16,7 +16,7 @@ HYPERBAND = (
 )
 
 
-FEW = {"search": 3, "hyperband, racing seeds": 3, "`--confirm-top`": 3, "agents": 3, "agents, hyperband": 3}
+FEW = {"hyperband, racing seeds": 3, "`--confirm-top`": 3, "agents": 3, "agents, hyperband": 3}
 """Kills of some kinds of studies by default."""
 
 

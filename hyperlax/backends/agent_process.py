@@ -15,9 +15,10 @@ from typing import Protocol
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.child import beginning
-from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, check_there, name_of_agent
+from hyperlax.backends.desk import TICKET, AgentCard, Item, Ticket, name_of_agent
 from hyperlax.backends.open_training import OpenTraining
 from hyperlax.backends.wire import Engine, read_engine, refusal
+from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError, counted
 from hyperlax.recipe import Recipe, digest_of_code
@@ -51,7 +52,7 @@ class Place:
       is_over: Returns whether the study is finished. is_led: whether a process leads it. trains_alone: whether that has no agents.
     """
 
-    desk: Desk
+    desk: Work
     recipe: Recipe
     make_backend: Callable[[EngineConfig, CheckpointManager], Backend]
     checkpoints: Callable[[bool], CheckpointManager]
@@ -127,7 +128,7 @@ class AgentProcess:
 
         That is said if it was so at the look before, too: a leader leaves the study before it says that the study has ended.
         """
-        check_there(self._desk)
+        self._desk.check_there()
         if self._desk.has_ended() or self._place.is_over():
             log.info("The study in %s has ended.", self._desk.study)
             return True

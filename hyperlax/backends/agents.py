@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
 from hyperlax.backends.child import is_known_dead
-from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Desk, Item, ticket_of
+from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Item, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
+from hyperlax.backends.work import Work
 from hyperlax.errors import numbered
 from hyperlax.fields import dotted
 from hyperlax.leases import Leases
@@ -72,7 +73,7 @@ class Agents:
 
     def __init__(
         self,
-        desk: Desk,
+        desk: Work,
         planner: Backend,
         config: EngineConfig,
         device: str,

@@ -13,8 +13,9 @@ from typing import Any
 
 from hyperlax.backends.agents import Agents, Batch, OwnAgents
 from hyperlax.backends.base import MOST_LOSSES, SHARED, SUMMED, Backend, EngineConfig, Evicted, LostError
-from hyperlax.backends.desk import ALONE, LEASE_SECONDS, NEWS, Desk, Item
+from hyperlax.backends.desk import ALONE, LEASE_SECONDS, NEWS, Item
 from hyperlax.backends.wire import BatchDone, read_done
+from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.trial import Plan, Trial
 
@@ -173,7 +174,7 @@ class OpenAgents(Agents):
 
 
 def make_agents(
-    desk: Desk,
+    desk: Work,
     planner: Backend,
     config: EngineConfig,
     device: str,

@@ -12,10 +12,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hyperlax.backends.base import BackendLost
 from hyperlax.backends.local_agents import StartedAgents
 from hyperlax.backends.ray_cluster import in_one_line, in_words, room_for
 from hyperlax.backends.ray_desk import DeskActor, LeaderDesk
-from hyperlax.errors import HyperlaxError, counted
+from hyperlax.errors import counted
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class RayAgents(StartedAgents):
     def dead(self) -> dict[str, str]:
         """Return those that have died since the last call, and how.
 
-        Raises HyperlaxError if none may train, or if too many have died without a result.
+        Raises BackendLost if none may train, or if too many have died without a result.
         """
         import ray
 
@@ -109,7 +110,7 @@ class RayAgents(StartedAgents):
         """End them and the desk, whatever has died: an error that ends the study matters more."""
         import ray
 
-        is_used = self._running and self._desk.is_there()
+        is_used = self._running and self._desk.study.is_dir()
         with suppress(Exception):
             if is_used:
                 self._desk.set_ended(True)
@@ -145,7 +146,7 @@ class RayAgents(StartedAgents):
         self._running[reference] = name, actor
 
     def _end_of(self, reference: Any, actor: Any) -> str:
-        """Return how an agent has died, "" if it has ended by itself. Raise HyperlaxError if no agent can train."""
+        """Return how an agent has died, "" if it has ended by itself. Raise BackendLost if no agent can train."""
         import ray
         from ray.exceptions import RayError
 
@@ -155,7 +156,7 @@ class RayAgents(StartedAgents):
             ray.kill(actor)  # one that cannot be reached may still run
             how = _how_it_died(error)
             if how != _WITH_NODE and self._lose_one():
-                raise HyperlaxError(
+                raise BackendLost(
                     f"{counted(self._deaths, 'agent')} of the Ray cluster died without a result; the last one {how}."
                 ) from error
             return how
@@ -163,7 +164,7 @@ class RayAgents(StartedAgents):
             self._refused += 1
             log.warning("%s", problem)
             if self._wanted() <= 0:
-                raise HyperlaxError("No agent of the Ray cluster can train this study. What they said is above.")
+                raise BackendLost("No agent of the Ray cluster can train this study; what they said is above.")
         return ""
 
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax.backends.base import BackendLost
 from hyperlax.backends.desk import NEWS, RESULT, TICKET, Item, Ticket
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
-from hyperlax.errors import HyperlaxError
 from hyperlax.files import replacing, staying
 from hyperlax.outputs import directory_of
 
@@ -31,10 +31,6 @@ LEADER, AGENT = "leader", "agent"
 _AWAITED = {LEADER: {TICKET, RESULT, NEWS}, AGENT: {TICKET}}
 """Side of the desk -> what it waits for."""
 _WAIT_SECONDS = {LEADER: 0.25, AGENT: 1.0}
-
-
-class ClusterLost(HyperlaxError):
-    """The error of a process that cannot reach the desk's actor any more."""
 
 
 class DeskActor:
@@ -114,7 +110,7 @@ class LeaderDesk(Work):
         return f"Agents train wherever the Ray cluster has room for {self._need}."
 
     def wait(self) -> None:
-        """Wait for news. Raises ClusterLost if the actor or its node has died."""
+        """Wait for news. Raises BackendLost if the actor or its node has died."""
         self._seen = result_of(self.actor.wait.remote(LEADER, self._seen), self.study)
 
 
@@ -137,7 +133,7 @@ class AgentDesk:
         return partial(self.ask, "call", name)
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """Call a method of the actor. Raises ClusterLost if it has died."""
+        """Call a method of the actor. Raises BackendLost if it has died."""
         return result_of(getattr(self._actor, name).remote(*arguments), self.study)
 
     def wait(self) -> None:
@@ -243,7 +239,7 @@ class _SentCheckpoints(CheckpointManager):
 
 
 def result_of(reference: Any, study: object) -> Any:
-    """Return what the desk's actor has answered, or raise its exception. Raises ClusterLost if the actor or its node has died."""
+    """Return what the desk's actor has answered, or raise its exception. Raises BackendLost if the actor or its node has died."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
@@ -253,7 +249,7 @@ def result_of(reference: Any, study: object) -> Any:
         raise error.cause from error
     except RayError as error:
         why = type(error).__name__
-        raise ClusterLost(
+        raise BackendLost(
             f"The Ray cluster that trains the study in {study} cannot be reached any more ({why})."
         ) from error
 

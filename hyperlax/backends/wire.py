@@ -18,7 +18,8 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.backends.base import EngineConfig
-from hyperlax.backends.desk import RESULT, Desk, Item
+from hyperlax.backends.desk import RESULT, Item
+from hyperlax.backends.work import Work
 from hyperlax.engine.assignment import intervals_from_array, intervals_to_array
 from hyperlax.engine.machine import installed
 from hyperlax.fields import dotted, filled
@@ -205,7 +206,7 @@ def read_done(content: bytes) -> BatchDone:
     return BatchDone(numbers, about["agent"], tuple(results), about["timing"], error, batches, trained)
 
 
-def numbers_in(item: Item, desk: Desk) -> tuple[int, ...]:
+def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
     """Return the trials of an item; none if it cannot be read."""
     try:
         if item.kind == RESULT:

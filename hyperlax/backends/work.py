@@ -24,7 +24,7 @@ from typing import Any, TypedDict
 
 from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
-from hyperlax.errors import UsageError, format_time, numbered
+from hyperlax.errors import HyperlaxError, UsageError, format_time, numbered
 from hyperlax.files import (
     PUT_BACK,
     TO_READ,
@@ -63,7 +63,7 @@ class _Leader(TypedDict):
 
 
 class Work:
-    """The directory `work/` of the study in `root`, a `Desk`."""
+    """The directory `work/` of the study in `root`. Methods may be called from any thread."""
 
     def __init__(self, root: Path):
         self.study, self.root = root, root / WORK
@@ -76,9 +76,10 @@ class Work:
         """How more agents join, in words."""
         return f"Agents join with\n  {shell_command('agent', self.study)}"
 
-    def is_there(self) -> bool:
-        """Return whether the study is still in its place."""
-        return self.study.is_dir()
+    def check_there(self) -> None:
+        """Raise HyperlaxError if the study is not in its place any more."""
+        if not self.study.is_dir():
+            raise HyperlaxError(f"{self.study}: the study was moved or removed.")
 
     def wait(self) -> None:
         """Wait for the time between two looks: a directory does not say that it changes."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.agents import OwnAgents
 from hyperlax.backends.base import Backend, EngineConfig, narrowest
-from hyperlax.backends.desk import LEASE_SECONDS, AgentCard, Desk, check_there
+from hyperlax.backends.desk import LEASE_SECONDS, AgentCard
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, shares
 from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.wire import Engine
@@ -113,7 +113,7 @@ class FirstAgent:
 
     def __init__(
         self,
-        desk: Desk,
+        desk: Work,
         agents: OwnAgents,
         stop: StopRequest,
         machines: Callable[[], int] = lambda: 1,
@@ -212,7 +212,7 @@ def join(
             work.check_claims(is_led())
             agent.run()
         except OSError:
-            check_there(work)
+            work.check_there()
             raise
     return stop.exit_status if stop.is_set() else 0
 

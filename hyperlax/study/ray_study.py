@@ -15,10 +15,10 @@ from typing import Any, cast
 
 from hyperlax.backends.agent_process import AgentProcess, Place, Stop
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.backends.desk import Desk
 from hyperlax.backends.ray_agents import RayAgents, make_desk
 from hyperlax.backends.ray_cluster import connected, room_for
-from hyperlax.backends.ray_desk import AgentDesk, ClusterLost
+from hyperlax.backends.ray_desk import AgentDesk
+from hyperlax.backends.work import Work
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.ray_options import parse_resources
 from hyperlax.config.sent_recipes import receive, send
@@ -27,7 +27,6 @@ from hyperlax.engine.machine import leave_gpu_memory, memory_share
 from hyperlax.errors import HyperlaxError, OptionError
 from hyperlax.recipe import Recipe
 from hyperlax.study.leading import FirstAgent, device_of
-from hyperlax.study.manifest import resume_command
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.study_run import local_backend
 from hyperlax.tasks import Command, Function, Task
@@ -78,9 +77,6 @@ def run_on_ray(
 
         try:
             return run(make_backend=make_backend, stop=stop)
-        except ClusterLost as error:
-            command = resume_command(directory)
-            raise HyperlaxError(f"{error} All that is complete is kept. To resume:\n  {command}") from error
         finally:
             agents.close()
 
@@ -104,7 +100,7 @@ def train(actor: Any, about: Mapping[str, Any], with_address: Callable[[EngineCo
         _settle(desk, about)
         try:
             place = Place(
-                desk=cast(Desk, desk),
+                desk=cast(Work, desk),
                 recipe=receive(about["recipe"], root / "recipe"),
                 make_backend=make_backend,
                 checkpoints=desk.checkpoints,

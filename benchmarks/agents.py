@@ -34,11 +34,11 @@ from typing import Any
 from benchmarks.bookkeeping import TrivialBackend, options, recipe
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.agents import Agents, OwnAgents
-from hyperlax.backends.desk import TICKET, AgentCard, Desk
+from hyperlax.backends.desk import TICKET, AgentCard
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.ray_agents import RayAgents, make_desk
 from hyperlax.backends.ray_cluster import connected
-from hyperlax.backends.ray_desk import AGENT, RayDesk
+from hyperlax.backends.ray_desk import AgentDesk
 from hyperlax.backends.wire import BatchDone, pack_done, trials_of
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -94,7 +94,7 @@ class _OneByOne(TrivialBackend):
 
 
 def study(
-    root: Path, trials: int, together: int, watch: _Stopwatch, through: tuple[Desk, OwnAgents] | None = None
+    root: Path, trials: int, together: int, watch: _Stopwatch, through: tuple[Work, OwnAgents] | None = None
 ) -> None:
     """Run a study of trivial trials, as many together. through: a desk and its agents that train them."""
     backend = _OneByOne()
@@ -107,7 +107,7 @@ def study(
     run_study(arguments, recipe(), make_backend=make, observers=[watch])
 
 
-def in_directory(root: Path) -> tuple[Desk, OwnAgents]:
+def in_directory(root: Path) -> tuple[Work, OwnAgents]:
     """Return the desk in a study's directory, where agents are others."""
     return Work(root / DIRECTORY), LocalAgents(root / DIRECTORY)
 
@@ -123,12 +123,12 @@ def train(root: Path) -> None:
 def train_on_ray(actor: Any, about: Any) -> str:
     """Train as an agent on Ray, until its actor is killed."""
     directory = Path(about["study"])
-    desk = RayDesk(actor, about["study"], AGENT)
+    desk: Any = AgentDesk(actor, about["study"], directory, 60.0)
     AgentProcess(place(desk, directory), threading.Event(), name=about["name"]).run()
     return ""
 
 
-def place(desk: Desk, directory: Path) -> Place:
+def place(desk: Work, directory: Path) -> Place:
     """Return the surroundings of an agent of trivial training."""
     return Place(
         desk=desk,
@@ -188,7 +188,7 @@ def ray(root: Path, is_quick: bool) -> None:
     alone, through, directory = _Stopwatch(time.perf_counter), _Stopwatch(time.perf_counter), root / "ray" / DIRECTORY
     study(root / "alone", count, 1, alone)
     with connected("local", {"CPU": 1}):
-        desk = make_desk(directory)
+        desk = make_desk(directory, {"CPU": 1})
         agents = RayAgents(desk, "benchmarks.agents:train_on_ray", {"study": str(directory)}, {"CPU": 1}, 1)
         try:
             study(root / "ray", count, 1, through, (desk, agents))

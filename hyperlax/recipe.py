@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import sys
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,15 @@ def _function_of(source: Mapping[str, Any], where: str) -> Placed:
             "resume_from=...)."
         )
     return load_function(place)
+
+
+def digest_of_code(recipe: Recipe) -> str:
+    """Return a digest of the file that has a recipe's code, as the file is now; "" if there is none."""
+    place = f"{recipe.path}:" if recipe.source is None else recipe.source.get("function") or ""
+    with suppress(OSError, ValueError):
+        text = Path(place.rpartition(":")[0]).read_text(encoding="utf-8")
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return ""
 
 
 def of_task(

@@ -280,9 +280,7 @@ def _run_where_it_trains(
             return (led := tracked(config)), address_to_send(led)
 
         main = f"{__name__}:{train_on_ray.__name__}"
-        return run_on_ray(
-            study.options, study.recipe, study.directory, main, address, lambda make: run(make_backend=make)
-        )
+        return run_on_ray(study.options, study.recipe, study.directory, main, address, run)
     if study.options.agents == "none":
         from hyperlax.study.study_run import local_backend
 
@@ -290,4 +288,4 @@ def _run_where_it_trains(
     from hyperlax.study.leading import run_with_agents
 
     begun = "The leader has ended. This process leads now." if study.takes_over else ""
-    return run_with_agents(study.directory, study.options.agents, tracked, lambda make: run(make_backend=make), begun)
+    return run_with_agents(study.directory, study.options.agents, tracked, run, begun)

@@ -264,10 +264,10 @@ def test_the_lanes_of_agents_that_have_gone_are_not_counted(tmp_path: Path) -> N
     for agent in ("gone-1-a", "here-1-a"):
         work.write_card(agent, AgentCard("host", 1, "cpu", 1, "today", {}))
         leader._note(BatchDone((), agent, (), {"lanes": 4}))
-    leader._look_at_agents(0.0)
+    leader._look_at_agents()
     assert leader.timing([])["lanes"] == 8
     work.remove_card("gone-1-a")
-    leader._look_at_agents(1.0)
+    leader._look_at_agents()
     assert leader.timing([])["lanes"] == 4
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-import io
 import json
 import os
 import re
@@ -13,9 +13,8 @@ import socket
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,14 +23,15 @@ import numpy as np
 import pytest
 
 from hyperlax import cli
-from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.backends import ray_desk
+from hyperlax.backends.base import Backend, BackendLost, EngineConfig
 from hyperlax.backends.desk import Item, ticket_of
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.ray_agents import RayAgents
 from hyperlax.backends.ray_cluster import connected
-from hyperlax.backends.ray_desk import AGENT, ClusterLost, DeskInMemory, RayDesk
-from hyperlax.backends.ray_files import AgentDesk, LeaderDesk
+from hyperlax.backends.ray_desk import AgentDesk, DeskActor, LeaderDesk
+from hyperlax.backends.work import Work
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.errors import HyperlaxError
@@ -132,7 +132,7 @@ def test_a_study_on_ray_is_that_of_one_process_also_if_an_actor_dies(
     assert cli.main(search(path, tmp_path / "ray", f"{confirmed} --engine ray --ray-address local --agents 2")) == 0
     said = capfd.readouterr()
     assert not re.search(r"raylet|gcs|\bpid=|\[20\d\d-", said.out + said.err)
-    assert caplog.text.count("Lost trial 0: its agent died. Waiting for another agent.") == 1
+    assert len(re.findall(r"Lost trial 0: its agent (has )?died\. Waiting for another agent", caplog.text)) == 1
     assert cli.main(search(path, tmp_path / "alone", confirmed)) == 0
     alone, ray = (tmp_path / place / "score" for place in ("alone", "ray"))
     assert results(ray) == results(alone)
@@ -178,33 +178,12 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, capsys: py
 
 
 @needs_ray
-def test_processes_of_an_own_cluster_are_beyond_signals_to_the_leaders_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-    from ray._private import services
-
-    found: list[Any] = []
-
-    def init(*arguments: Any, **more: Any) -> None:
-        process = services.start_ray_process([sys.executable, "-c", "input()"], "test", True, pipe_stdin=True).process
-        found.extend((os.getpgid(process.pid), process.pid, os.environ[NICENESS]))
-        process.communicate(b"\n")
-
-    monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
-    monkeypatch.delenv(NICENESS, raising=False)
-    with connected("local", {"CPU": 2.0}):
-        pass
-    group, process, niceness = found
-    assert group == process and niceness == "0"
-
-
-@needs_ray
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ("cpu=9", "--agent-resources cpu=9: this machine has 2 CPUs. Give less, or"),
-        ("cpu=1,gpus=1", "--agent-resources cpu=1,gpus=1: this machine has 2 CPUs and no `gpus`. Did you mean `gpu`?"),
-        ("gpu=1", "--agent-resources gpu=1: this machine has 2 CPUs and no `gpu`. Give less, or the --ray-address"),
+        ("cpu=1,gpus=1", "--agent-resources cpu=1,gpus=1: this machine has 2 CPUs and no gpus. Give less, or"),
+        ("gpu=1", "--agent-resources gpu=1: this machine has 2 CPUs and no gpu. Give less, or the --ray-address"),
     ],
 )
 def test_what_this_machine_has_not_is_refused_before_anything_runs(
@@ -223,28 +202,19 @@ def test_what_this_machine_has_not_is_refused_before_anything_runs(
     assert ended == [True] and not (tmp_path / "ray").exists()
 
 
-def test_a_lost_cluster_is_told_with_the_command_that_resumes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lose(*arguments: Any) -> None:
-        raise ClusterLost("The Ray cluster cannot be reached any more.")
+@needs_ray
+def test_a_desk_that_cannot_be_reached_is_a_lost_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray.exceptions import RayActorError
 
-    agents = SimpleNamespace(about={}, close=lambda: None)
-    for name, value in {
-        "find_spec": lambda package: True,
-        "connected": lambda address, resources: nullcontext(),
-        "room_for": lambda resources: 2,
-        "make_desk": lambda study: None,
-        "RayAgents": lambda *arguments: agents,
-        "make_agents": lose,
-    }.items():
-        monkeypatch.setattr(f"hyperlax.study.ray_study.{name}", value)
-    assert cli.main(search(recipe(tmp_path / "code"), tmp_path, "--engine ray")) == 1
-    study = tmp_path / "score"
-    said = capsys.readouterr().err
-    assert said.endswith(
-        f"All that is complete is kept. To resume:\n  hyperlax optuna-hp-search --resume-from {study}\n"
-    )
+    def get(reference: object) -> None:
+        raise RayActorError
+
+    monkeypatch.setattr(ray, "get", get)
+    with pytest.raises(
+        BackendLost, match="The Ray cluster that trains the study in a study cannot be reached any more"
+    ):
+        ray_desk.result_of(None, "a study")
 
 
 @needs_ray
@@ -335,78 +305,111 @@ def test_a_function_and_a_command_travel(tmp_path: Path) -> None:
 
 
 class _Actor:
-    """A desk's actor in this process: a call is its result."""
+    """The desk's actor in this process, in a thread of its own: a call is its result."""
 
-    def __init__(self) -> None:
-        self._desk, self._lock = DeskInMemory(), threading.Lock()
-        self.call, self.look = SimpleNamespace(remote=self._call), SimpleNamespace(remote=self._look)
+    def __init__(self, study: Path) -> None:
+        study.mkdir(parents=True, exist_ok=True)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._actor = DeskActor(str(study))
 
-    def _call(self, name: str, *arguments: Any) -> Any:
-        with self._lock:
-            return getattr(self._desk, name)(*arguments)
+    def __getattr__(self, name: str) -> Any:
+        async def call(*arguments: Any) -> Any:
+            found = getattr(self._actor, name)(*arguments)
+            return await found if asyncio.iscoroutine(found) else found
 
-    def _look(self, side: str, seen: int, seconds: float) -> tuple[int, Any, Any]:
-        until = time.monotonic() + seconds
-        while self._desk.news[side] == seen and time.monotonic() < until:
-            time.sleep(0.005)
-        with self._lock:
-            return self._desk.news[side], *self._desk.look()
+        def remote(*arguments: Any) -> Any:
+            return asyncio.run_coroutine_threadsafe(call(*arguments), self._loop).result()
+
+        return SimpleNamespace(remote=remote)
 
 
 @pytest.fixture
-def actor(monkeypatch: pytest.MonkeyPatch) -> _Actor:
-    monkeypatch.setattr(RayDesk, "_get", lambda self, reference: reference)
-    return _Actor()
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Desks whose actors are `_Actor`."""
+    monkeypatch.setattr(ray_desk, "result_of", lambda reference, study: reference)
 
 
 def leading(actor: _Actor, case: Case) -> MakeBackend:
     """What makes the backend of a study's leader."""
 
     def make(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
-        desk, planner = LeaderDesk(actor, case.directory), FakeBackend().bind(config, checkpoints)
+        desk, planner = LeaderDesk(actor, case.directory, "cpu=1"), FakeBackend().bind(config, checkpoints)
         return make_agents(desk, planner, config, DEVICE, LocalAgents(case.directory), checkpoints)
 
     return make
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("given", [{}, PRUNED], ids=["closed", "pruned"])
-def test_a_desk_in_memory_does_what_a_directory_does(actor: _Actor, tmp_path: Path, given: dict[str, Any]) -> None:
-    case = Case(tmp_path / "memory", **given)
+def test_agents_that_see_no_directory_train_the_same_study(tmp_path: Path, given: dict[str, Any]) -> None:
+    case, alone = Case(tmp_path / "ray", **given), Case(tmp_path / "alone", **given)
+    actor = _Actor(case.directory)
     desks = [AgentDesk(actor, "a study", tmp_path / f"agent_{index}", 0.0) for index in range(2)]
     with at_work(case, FakeBackend(), desk=desks[0]), at_work(case, FakeBackend(), desk=desks[1]):
         assert case.start(leading(actor, case)) == 0
-    alone = Case(tmp_path / "alone", **given)
     assert alone.start(FakeBackend()) == 0
     assert case.told() == alone.told()
-    assert actor.call.remote("look")[0] == [] and actor.call.remote("names", "") == []
     assert list((case.directory / "work").iterdir()) == []
 
 
-def test_what_an_agent_saves_comes_to_the_leader_and_to_the_next_agent(actor: _Actor, tmp_path: Path) -> None:
-    study, (leader, (first, second)), (metadata, arrays) = tmp_path / "study", _desks(actor, tmp_path), SAVED
-    leader.put_engine("e", json.dumps({"config": {"is_confirmation": False}}))
-    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
-    (item,) = first.items()
-    claim = _taken(first, item, "one")
-    assert second.claim(item, "two") is None
-    saved = first.checkpoints(False)
+def _agents(study: Path) -> tuple[Work, list[AgentDesk]]:
+    """The desk of a leader that has handed out trial 3, and those of two agents."""
+    actor = _Actor(study)
+    (leader := Work(study)).offer(BATCH, ticket_of({3: {}}, "e", 0))
+    return leader, [AgentDesk(actor, "a study", study.parent / name, 0.0) for name in ("one", "two")]
+
+
+def _taken(desk: AgentDesk, agent: str) -> Item:
+    """The batch that waits, read and claimed by an agent."""
+    (item,) = desk.items()
+    assert desk.read(item) is not None
+    return desk.claim(item, agent)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_an_agent_saves_is_there_for_the_next_one(tmp_path: Path) -> None:
+    study, (metadata, arrays) = tmp_path / "study", SAVED
+    leader, (one, two) = _agents(study)
+    claim, saved = _taken(one, "one"), one.checkpoints(False)
     saved.save_batch(metadata, arrays)
-    (kept := saved.own_directory(3) / "seed_0").mkdir()
-    (kept / "weights").write_bytes(b"12")
-    first.give_back(claim)
-    leader.cards()
-    assert (study / "trials" / "trial_00003" / "seed_0" / "weights").read_bytes() == b"12"
-    (item,) = second.items()
-    claim = _taken(second, item, "two")
-    found, others = second.checkpoints(False).load_batch([3]), second.checkpoints(False)
+    (saved.own_directory(3) / "seed_0").mkdir()
+    (weights := saved.own_directory(3) / "seed_0" / "weights").write_bytes(b"12")
+    assert one.renew(claim) and (study / weights.relative_to(tmp_path / "one")).read_bytes() == b"12"
+    weights.write_bytes(b"123")
+    one.give_back(claim)
+    claim, saved = _taken(two, "two"), two.checkpoints(False)
+    found = saved.load_batch([3])
     assert found is not None and found[0] == metadata and np.array_equal(found[1]["weights"], arrays["weights"])
-    assert (others.own_directory(3) / "seed_0" / "weights").read_bytes() == b"12"
+    assert (saved.own_directory(3) / "seed_0" / "weights").read_bytes() == b"123"
     assert CheckpointManager(study / "checkpoints", 0.0).batches() == [metadata]
-    assert second.finish(claim, b"result") and not first.renew(Item(claim.batch, "one", "claim"))
-    leader.wait()
-    assert leader.result(leader.items()[0]) == b"result"
-    leader.forget(claim.batch)
-    assert leader.items() == [] and actor.call.remote("names", "") == []
+    assert two.finish(claim, b"result") and leader.result(leader.items()[0]) == b"result"
+    assert not (tmp_path / "two" / "trials" / "trial_00003").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_lanes_of_all_agents_are_there_for_each_the_latest_first(tmp_path: Path) -> None:
+    _, (one, two) = _agents(tmp_path / "study")
+    saved = {desk: desk.checkpoints(False).owned_by(name) for desk, name in ((two, "b"), (one, "a"))}
+    for place, manager in enumerate(saved.values(), 1):
+        manager.save_pools([(replace(SAVED[0], segments=place), SAVED[1])] * 2)
+    assert [metadata.segments for metadata, _ in saved[two].pools()] == [2, 2, 1, 1]
+    saved[one].save_pools([])
+    assert [metadata.segments for metadata, _ in saved[two].pools()] == [1, 1]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_late_agent_does_not_replace_the_files_of_another(tmp_path: Path) -> None:
+    leader, (late, other) = _agents(tmp_path / "study")
+    claims = [_taken(late, "late")]
+    leader.forget(BATCH)
+    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
+    claims.append(_taken(other, "other"))
+    for desk, name, claim in ((other, "other", claims[1]), (late, "late", claims[0])):
+        (desk.checkpoints(False).own_directory(3) / "name").write_text(name)
+        desk.send_files(claim)
+    assert (tmp_path / "study" / "trials" / "trial_00003" / "name").read_text() == "other"
+    assert not late.renew(claims[0]) and not late.finish(claims[0], b"")
 
 
 class _LeavesFiles(FakeBackend):
@@ -420,11 +423,12 @@ class _LeavesFiles(FakeBackend):
         return entered
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("given", [PRUNED, {**RACING, "n_trials": 4}], ids=["pruned", "racing"])
-def test_files_of_own_code_come_to_the_leader_when_a_trial_ends(
-    actor: _Actor, tmp_path: Path, given: dict[str, Any]
-) -> None:
-    case, desk = Case(tmp_path / "memory", **given), AgentDesk(actor, "a study", tmp_path / "agent", 60.0)
+def test_files_of_own_code_come_to_the_leader_when_a_trial_ends(tmp_path: Path, given: dict[str, Any]) -> None:
+    case = Case(tmp_path / "ray", **given)
+    actor = _Actor(case.directory)
+    desk = AgentDesk(actor, "a study", tmp_path / "agent", 60.0)
     with at_work(case, _LeavesFiles(fail={1: "it was told to"}), desk=desk, checkpoints=desk.checkpoints):
         assert case.start(leading(actor, case)) == 0
     states = case.states()
@@ -438,90 +442,19 @@ def test_files_of_own_code_come_to_the_leader_when_a_trial_ends(
             assert models
 
 
-def test_what_an_agent_has_saved_is_there_for_the_next_one_when_it_dies(actor: _Actor, tmp_path: Path) -> None:
-    leader, (one, two) = _desks(actor, tmp_path)
-    CheckpointManager(tmp_path / "study" / "checkpoints", 0.0).owned_by("before").save_pools([SAVED])
-    leader.put_engine("e", json.dumps({"config": {"is_confirmation": False}}))
-    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
-    claim = _taken(one, one.items()[0], "one")
-    one.checkpoints(False).save_batch(*SAVED)
-    leader.cards()
-    (one.checkpoints(False).own_directory(3) / "weights").write_bytes(b"12")
-    one.renew(claim)
-    time.sleep(0.01)
-    one.renew(claim)
-    leader.forget(BATCH)
-    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
-    _taken(two, two.items()[0], "two")
-    found = two.checkpoints(False).load_batch([3])
-    assert found is not None and found[0] == SAVED[0]
-    assert (two.checkpoints(False).own_directory(3) / "weights").read_bytes() == b"12"
-    (tmp_path / "study" / "checkpoints" / "pool_before_000.npz").unlink()
-    leader.cards()
-    assert not any("pool" in name for name in actor.call.remote("names", ""))
+def test_nothing_is_written_for_agents_of_a_study_that_was_removed(tmp_path: Path) -> None:
+    actor = _Actor(tmp_path / "study")
+    (tmp_path / "study").rmdir()
+    with pytest.raises(FileNotFoundError):
+        actor.write_files.remote("checkpoints/*", {"checkpoints/trial_00003.npz": b""})
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_late_agent_does_not_replace_the_files_of_another(actor: _Actor, tmp_path: Path) -> None:
-    leader, (late, other) = _desks(actor, tmp_path)
-    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
-    claim = _taken(late, late.items()[0], "late")
-    (late.checkpoints(False).own_directory(3) / "name").write_text("late")
-    leader.forget(BATCH)
-    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
-    now = _taken(other, other.items()[0], "other")
-    (other.checkpoints(False).own_directory(3) / "name").write_text("other")
-    other.send_files(now)
-    late.checkpoints(False).save_batch(*SAVED)
-    late.send_files(claim)
-    leader.cards()
-    assert (tmp_path / "study" / "trials" / "trial_00003" / "name").read_text() == "other"
-    assert not (tmp_path / "study" / "checkpoints").exists()
-
-
-def test_a_directory_that_comes_is_there_as_a_whole_or_as_before(actor: _Actor, tmp_path: Path) -> None:
-    leader, _ = _desks(actor, tmp_path)
-    (before := tmp_path / "study" / "trials" / "trial_00003").mkdir(parents=True)
-    (before / "weights").write_bytes(b"12")
-    with io.BytesIO() as content:
-        with zipfile.ZipFile(content, "w") as archive:
-            archive.writestr("weights", "3" * 1000)
-        damaged = content.getvalue().replace(b"333", b"444")
-    actor.call.remote("save", ("", "", ""), "trials/trial_00003.zip", damaged)
-    with pytest.raises(zipfile.BadZipFile):
-        leader.cards()
-    assert (before / "weights").read_bytes() == b"12"
-    leader.put_engine("e", json.dumps({"config": {"is_confirmation": False}}))
-    assert [path.name for path in before.parent.iterdir()] == ["trial_00003"]
-
-
-def _desks(actor: _Actor, directory: Path) -> tuple[LeaderDesk, list[AgentDesk]]:
-    """The desks of a leader and of two agents."""
-    (directory / "study").mkdir()
-    agents = [AgentDesk(actor, "a study", directory / name, 0.0) for name in ("first", "second")]
-    return LeaderDesk(actor, directory / "study"), agents
-
-
-def _taken(desk: AgentDesk, item: Item, agent: str) -> Item:
-    """An item that an agent has read and claimed."""
-    assert desk.read(item) is not None
-    claim = desk.claim(item, agent)
-    assert claim is not None
-    return claim
-
-
-def test_a_leader_takes_no_other_files(actor: _Actor, tmp_path: Path) -> None:
-    leader = LeaderDesk(actor, tmp_path)
-    actor.call.remote("save", ("", "", ""), "trials/../../trial_00003.zip", b"")
-    with pytest.raises(HyperlaxError, match="which no agent saves"):
-        leader.cards()
-
-
-def test_agents_of_a_node_share_its_cores(actor: _Actor) -> None:
-    taken = [actor.call.remote("take_cores", "node", name, [0, 1, 2, 3], 2) for name in ("one", "two")]
-    assert taken == [[0, 1], [2, 3]]
-    actor.call.remote("remove_card", "one")
-    assert actor.call.remote("take_cores", "node", "three", [0, 1, 2, 3], 2) == [0, 1]
-    assert [actor.call.remote("agree", device) for device in ("a CPU", "another")] == ["a CPU", "a CPU"]
+def test_agents_of_a_node_share_its_cores() -> None:
+    actor = DeskActor("a study")
+    assert [actor.take_cores("node", name, [0, 1, 2, 3], 2) for name in ("one", "two")] == [[0, 1], [2, 3]]
+    actor.release_cores("one")
+    assert actor.take_cores("node", "three", [0, 1, 2, 3], 2) == [0, 1]
 
 
 class _Actors(SimpleNamespace):
@@ -548,11 +481,12 @@ def _ended(monkeypatch: pytest.MonkeyPatch, desk: LeaderDesk, *ends: Exception |
     return agents
 
 
-def test_a_study_ends_once_no_agent_can_train(actor: _Actor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    agents = _ended(monkeypatch, LeaderDesk(actor, tmp_path), "", "node b does not train: its jax is old")
+def test_a_study_ends_once_no_agent_can_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = LeaderDesk(_Actor(tmp_path), tmp_path, "cpu=1")
+    agents = _ended(monkeypatch, desk, "", "node b does not train: its jax is old")
     assert agents.dead() == {}
-    agents = _ended(monkeypatch, LeaderDesk(actor, tmp_path), *["node b does not train: its jax is old"] * 2)
-    with pytest.raises(HyperlaxError, match="No agent of the Ray cluster can train this study"):
+    agents = _ended(monkeypatch, desk, *["node b does not train: its jax is old"] * 2)
+    with pytest.raises(BackendLost, match="No agent of the Ray cluster can train this study"):
         agents.dead()
     agents.close()  # raises nothing, although actors are dead
 
@@ -569,7 +503,7 @@ def test_a_cluster_that_was_started_here_ends_whatever_happens(monkeypatch: pyte
 
 @pytest.mark.parametrize(("amounts", "taken"), [({"CPU": 0.5}, {0}), ({"CPU": 2.0}, {0, 1}), ({"GPU": 0.25}, None)])
 def test_an_agent_uses_what_it_reserves(
-    actor: _Actor, monkeypatch: pytest.MonkeyPatch, amounts: dict[str, float], taken: set[int] | None
+    monkeypatch: pytest.MonkeyPatch, amounts: dict[str, float], taken: set[int] | None
 ) -> None:
     context = SimpleNamespace(get_assigned_resources=lambda: amounts, get_node_id=lambda: "node")
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_runtime_context=lambda: context))
@@ -577,7 +511,8 @@ def test_an_agent_uses_what_it_reserves(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: used.append(set(cores)), raising=False)
     used = list[set[int]]()
-    _settle(RayDesk(actor, "a study", AGENT), {"name": "one", "threads": None})
+    desk: Any = SimpleNamespace(ask=lambda name, *arguments: getattr(DeskActor(""), name)(*arguments))
+    _settle(desk, {"name": "one", "threads": None})
     assert used == ([] if taken is None else [taken])
     assert os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") == (None if taken else "0.188")
 

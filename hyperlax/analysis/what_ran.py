@@ -68,7 +68,7 @@ def facts(record: StudyRecord) -> _Rows:
             f"{record.scale.name} of several seeds",
             f"their {aggregate_in_words(record.arguments['aggregate'], record.scale)}",
         ],
-        ["device", record.device],
+        *([["device", record.device]] if record.device else []),
     ]
     return [*rows, *([f"version of {name}", version] for name, version in record.versions.items())]
 

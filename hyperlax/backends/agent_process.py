@@ -14,17 +14,23 @@ from typing import Protocol
 
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, check_there, name_of_agent
+from hyperlax.backends.child import beginning
+from hyperlax.backends.desk import TICKET, AgentCard, Item, Ticket, name_of_agent
 from hyperlax.backends.open_training import OpenTraining
 from hyperlax.backends.wire import Engine, read_engine, refusal
+from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError, counted
-from hyperlax.recipe import Recipe
+from hyperlax.recipe import Recipe, digest_of_code
 
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
 """Seconds between two looks whether the study has ended, while nothing waits."""
+_OTHER_CODE = (
+    "%s: the code in %s is not what the leader has loaded. What is trained here may differ from the rest of the study. Put the "
+    "file back and start this agent again, or stop the study and resume it."
+)
 
 
 class Stop(Protocol):
@@ -46,7 +52,7 @@ class Place:
       is_over: Returns whether the study is finished. is_led: whether a process leads it. trains_alone: whether that has no agents.
     """
 
-    desk: Desk
+    desk: Work
     recipe: Recipe
     make_backend: Callable[[EngineConfig, CheckpointManager], Backend]
     checkpoints: Callable[[bool], CheckpointManager]
@@ -69,9 +75,10 @@ class AgentProcess:
         self._place, self._desk, self._stop = place, place.desk, stop
         self._any_device, self._idle_timeout = any_device, idle_timeout
         self.name, self._began = name or name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
+        self._beginning, self._code, self._code_said = beginning(os.getpid()), digest_of_code(place.recipe), None
         self._training: Training | None = None
         self._engine: Engine | None = None
-        self._digest, self._found, self._has_said, self._slots = "", "", False, 0
+        self._found, self._has_said, self._slots = "", False, 0
         self._damaged: set[Item] = set()
         self._over = threading.Event()
 
@@ -121,7 +128,7 @@ class AgentProcess:
 
         That is said if it was so at the look before, too: a leader leaves the study before it says that the study has ended.
         """
-        check_there(self._desk)
+        self._desk.check_there()
         if self._desk.has_ended() or self._place.is_over():
             log.info("The study in %s has ended.", self._desk.study)
             return True
@@ -141,7 +148,7 @@ class AgentProcess:
         if self._desk.is_stopping():
             self._hand_back()
             return
-        if self._training is None and (digest := self._desk.engine_now()):
+        if not (self._training and self._training.batches) and (digest := self._desk.engine_now()):
             self._prepare(digest)
         has_claimed = False
         for item in self._desk.items():
@@ -172,10 +179,8 @@ class AgentProcess:
 
     def _prepare(self, digest: str) -> bool:
         """Make the backend of a configuration, unless another one trains. Return whether it is there."""
-        if digest == self._digest:
-            return True
-        if self._training is not None and self._training.batches:
-            return False
+        if self._training is not None and (digest == self._training.engine or self._training.batches):
+            return digest == self._training.engine
         try:
             engine = read_engine(self._desk.engine(digest) or "")
         except (UsageError, ValueError):
@@ -185,12 +190,16 @@ class AgentProcess:
         device = self._place.device_of(config)
         if problem := refusal(engine, device, self._any_device):
             raise UsageError(f"{self._desk.study}: {problem}")
+        if config.code not in (self._code, self._code_said):
+            self._code_said = config.code
+            log.warning(_OTHER_CODE, self._desk.study, self._place.recipe.path)
         checkpoints = self._place.checkpoints(engine.is_confirmation).owned_by(self.name)
         parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device, config.base
         is_open = config.kind == "refilled"
-        self._training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
-        self._engine, self._digest = engine, digest
-        self._say_slots(self._training.backend.slots)
+        training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
+        training.engine = digest
+        self._training, self._engine = training, engine
+        self._say_slots(training.backend.slots)
         self._write_card()
         return True
 
@@ -206,7 +215,7 @@ class AgentProcess:
             try:
                 self._training.hand_back()
             finally:
-                self._training, self._digest = None, ""
+                self._training = None
 
     def _beat(self) -> None:
         """Renew the leases, and wake the backend for new batches, until the agent ends."""
@@ -238,8 +247,10 @@ class AgentProcess:
             name: (list(batch.numbers), min((one.segments for one in tuple(batch.results.values())), default=0), whole)
             for name, batch in tuple(training.batches.items())
         }
-        where, slots = training.where, training.backend.slots
-        card = AgentCard(where["host"], os.getpid(), where["device"], slots, self._began, batches)
+        where, backend = training.where, training.backend
+        choice = training.engine, backend.device, backend.lanes, dict(backend.packing)
+        about = backend.slots, self._began, batches, *choice, self._beginning
+        card = AgentCard(where["host"], os.getpid(), where["device"], *about)
         try:
             self._desk.write_card(self.name, card)
         except OSError as error:  # the leases say that it lives; whether the study is there is looked at elsewhere

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hyperlax.backends.base import Backend, Evicted
-from hyperlax.backends.desk import ALONE, TICKET, Desk, Item, Ticket, check_there
+from hyperlax.backends.desk import ALONE, TICKET, Item, Ticket
 from hyperlax.backends.wire import BatchDone, pack_done, trials_of
+from hyperlax.backends.work import Work
 from hyperlax.errors import numbered
 from hyperlax.hyperparams import Config
 from hyperlax.trial import SegmentResult, Trial
@@ -22,8 +23,9 @@ log = logging.getLogger(__name__)
 class Batch:
     """A batch that an agent has claimed.
 
-    is_lost: whether its claim is gone. may_be_saved: whether another agent had it. is_in_lane: whether it trains. told: the news
-    with its latest results, and when, in seconds of `time.monotonic`; the last two where lanes are refilled.
+    is_lost: whether its claim is gone. may_be_saved: whether another agent had it. Where lanes are refilled, is_in_lane: whether it
+    trains, told: the news with its latest results, and when, in seconds of `time.monotonic`, segments: how many that were, or were
+    restored.
     """
 
     claim: Item
@@ -35,6 +37,7 @@ class Batch:
     is_lost: bool = False
     is_in_lane: bool = False
     told: tuple[Item | None, float] = (None, 0.0)
+    segments: int = 0
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -48,10 +51,12 @@ class Batch:
 class Training(ABC):
     """The batches that an agent has claimed, and their training. One thread uses it; others may read `batches` and properties.
 
-    where: the entries of `timing.json` that say where they train.
+    where: the entries of `timing.json` that say where they train. engine: the name of their configuration.
     """
 
-    def __init__(self, desk: Desk, agent: str, backend: Backend, device: str, base: Config):
+    engine = ""
+
+    def __init__(self, desk: Work, agent: str, backend: Backend, device: str, base: Config):
         """Make one without batches. device: the kind of device, "" if any will do. base: a configuration of the trials' kind."""
         self._desk, self._agent, self.backend, self._base = desk, agent, backend, base
         self.where = {"agent": agent, "host": socket.gethostname(), "device": device or backend.device}
@@ -149,7 +154,7 @@ class ClosedTraining(Training):
         """Train to the next evaluation of a batch, and give the leader the batches that have ended."""
         self._note(*self.backend.advance())
         for batch in [batch for batch in self.batches.values() if batch.is_lost]:
-            check_there(self._desk)
+            self._desk.check_there()
             log.warning("%s: taken from this agent, which was not heard of in time.", numbered(batch.numbers))
             self._forget(batch)
 
@@ -183,7 +188,7 @@ class ClosedTraining(Training):
         if self._desk.finish(batch.claim, pack_done(done)):
             log.info("Trained %s.", numbered(batch.numbers))
         else:
-            check_there(self._desk)
+            self._desk.check_there()
             log.warning("The result of %s comes too late and is dropped.", numbered(batch.numbers))
         self._forget(batch)
 

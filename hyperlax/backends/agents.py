@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
-from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Desk, Item, ticket_of
+from hyperlax.backends.child import is_known_dead
+from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Item, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
+from hyperlax.backends.work import Work
 from hyperlax.errors import numbered
 from hyperlax.fields import dotted
+from hyperlax.leases import Leases
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 log = logging.getLogger(__name__)
@@ -28,8 +31,7 @@ _CARD_SECONDS = 1.0
 class Batch:
     """A batch with agents.
 
-    group: as in `Backend.enter`. reached: where lanes are refilled, how far its latest result was. seen: its item as it was when it
-    last changed, and since when, in seconds of `time.monotonic`.
+    group: as in `Backend.enter`. reached: where lanes are refilled, how far its latest result was. item: as it was last seen.
     """
 
     name: str
@@ -38,8 +40,7 @@ class Batch:
     group: int = SHARED
     reached: tuple[int, bool, bool] = (0, False, False)
     losses: int = 0
-    seen: tuple[Item | None, float | None] = (None, None)
-    since: float = 0.0
+    item: Item | None = None
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -48,7 +49,7 @@ class Batch:
     @property
     def agent(self) -> str:
         """The agent that has claimed it, as last seen; "" if none has."""
-        return self.seen[0].agent if self.seen[0] else ""
+        return self.item.agent if self.item else ""
 
 
 class OwnAgents(Protocol):
@@ -72,7 +73,7 @@ class Agents:
 
     def __init__(
         self,
-        desk: Desk,
+        desk: Work,
         planner: Backend,
         config: EngineConfig,
         device: str,
@@ -91,7 +92,10 @@ class Agents:
         self._evicted: list[Evicted] = []
         self._timing: dict[int, Mapping[str, Any]] = {}
         self._agent_of: dict[float, str] = {}
-        self._agents: dict[str, tuple[int, float, float]] = {}
+        self._agents: dict[str, int] = {}
+        self._leases = Leases[str]()
+        self._died: dict[str, str] = {}
+        self._waited_for: set[str] = set()
         self._is_stopping, self._looked = False, 0.0
 
     @property
@@ -194,7 +198,7 @@ class Agents:
             self._desk.set_stopping(False)
             self._desk.put_engine(self._engine, engine.to_json())
             self._desk.lead(self._engine)
-            if not self._config.is_confirmation:
+            if not (self._config.is_confirmation or self._desk.cards()):
                 log.info("%s", self._desk.invitation)
         content = [self._engine, repetition, *([one.number, one.retries, dotted(one.config)] for one in trials)]
         return f"b{trials[0].number:05d}-{digest_of(content)}"
@@ -216,7 +220,6 @@ class Agents:
     def _hand_out(self, batch: Batch) -> None:
         """Let a batch wait for an agent, unless it is with one from a leader before. A damaged item is replaced."""
         self._batches[batch.name] = batch
-        batch.since = time.monotonic()
         there = [item for item in self._desk.items() if item.batch == batch.name]
         damaged = [item for item in there if not numbers_in(item, self._desk) and self._desk.renewed(item) is not None]
         for item in damaged:
@@ -227,7 +230,6 @@ class Agents:
     def _offer(self, batch: Batch) -> None:
         trials = {trial.number: dotted(trial.config) for trial in batch.trials}
         self._desk.offer(batch.name, ticket_of(trials, self._engine, batch.repetition, batch.group, batch.losses))
-        batch.since = time.monotonic()
 
     def _look(self) -> None:
         """Take results, and take back what agents have lost."""
@@ -235,7 +237,7 @@ class Agents:
         if now - self._looked > min(_CARD_SECONDS, self._lease / 6):
             self._looked = now
             self._desk.lead(self._engine)
-            self._look_at_agents(now)
+            self._look_at_agents()
         found: dict[str, Item] = {}
         for item in self._desk.items():
             batch = self._batches.get(item.batch)
@@ -245,27 +247,30 @@ class Agents:
                 self._take(batch, item)
             else:
                 found[item.batch] = item
-        dead = self._local.dead()
+        dead = {**self._local.dead(), **self._died}
         lost: dict[tuple[str, str], list[Batch]] = {}
         for batch in self._batches.values():
-            if how := self._check(batch, found.get(batch.name), dead, now):
+            if how := self._check(batch, found.get(batch.name), dead):
                 lost.setdefault((batch.agent, how), []).append(batch)
         for (_, how), batches in lost.items():
             self._lose(batches, how)
 
-    def _look_at_agents(self, now: float) -> None:
-        """Note which agents live: those whose cards change. Remove the cards of the others."""
+    def _look_at_agents(self) -> None:
+        """Note the slots of the agents that live: those whose cards change. Remove the cards of the others.
+
+        An agent of this machine is dead as soon as its process is.
+        """
         cards = self._desk.cards()
-        for agent, (card, written) in cards.items():
-            _, before, since = self._agents.get(agent, (0, 0.0, now))
-            self._agents[agent] = card.slots, written, now if written != before else since
-        for agent, (_, _, since) in list(self._agents.items()):
-            if agent not in cards or now - since > self._lease:
-                del self._agents[agent]
-                self._desk.remove_card(agent)
-        slots = [slots for slots, _, _ in self._agents.values()]
+        self._died |= {
+            agent: "has died" for agent, (card, _) in cards.items() if is_known_dead(card.process, card.beginning)
+        }
+        silent = [agent for agent, (_, written) in cards.items() if self._leases.age(agent, written) > self._lease]
+        for agent in (gone := cards.keys() & {*silent, *self._died}):
+            self._desk.remove_card(agent)
+        self._agents = {agent: card.slots for agent, (card, _) in cards.items() if agent not in gone}
+        self._leases.keep({*cards, *self._batches})
         # each agent gets a batch more than it has slots, to claim as soon as one is free
-        self.slots = max(self._planner.slots, sum(slots) + len(slots))
+        self.slots = max(self._planner.slots, sum(self._agents.values()) + len(self._agents))
 
     def _drop(self, item: Item) -> None:
         """Remove a batch that this leader has not handed out, or that has ended."""
@@ -299,19 +304,26 @@ class Agents:
         intervals = (one._replace(agent=self._agent_of.get(one.process, "")) for one in result.intervals)
         return replace(result, intervals=tuple(intervals))
 
-    def _check(self, batch: Batch, item: Item | None, dead: Mapping[str, str], now: float) -> str:
+    def _check(self, batch: Batch, item: Item | None, dead: Mapping[str, str]) -> str:
         """Return how a batch was lost, if its agent has died or has not renewed its lease, or if its item is gone; else ""."""
-        seen = item, self._desk.renewed(item) if item else None
-        if seen != batch.seen:
-            batch.seen, batch.since = seen, now
+        batch.item = item
+        age = self._leases.age(batch.name, (item, self._desk.renewed(item) if item else None))
         if item is not None and item.kind == TICKET:
             return ""
         for agent, how in dead.items():
             if item and item.agent.startswith(agent):
                 return f"its agent {how}"
-        if now - batch.since <= self._lease:
+        if age <= self._lease:
+            self._tell_waiting(item, age)
             return ""
         return f"{f'its agent {item.agent} was' if item else 'it was'} not heard of for {self._lease:g} s"
+
+    def _tell_waiting(self, claim: Item | None, seconds: float) -> None:
+        """Say once that an agent is silent, and how long it is waited for. seconds: since when it has not been heard of."""
+        if claim is not None and seconds > self._lease / 3 and claim.agent not in self._waited_for:
+            self._waited_for.add(claim.agent)
+            then = f"Another one trains its trials if that becomes {self._lease:g} s."
+            log.info("Waiting for agent %s, last heard of %g s ago. %s", claim.agent, round(seconds, 1), then)
 
     def _lose(self, batches: Sequence[Batch], how: str) -> None:
         """Let batches that an agent has lost wait for another one, each unless that has happened too often."""
@@ -326,7 +338,7 @@ class Agents:
     def _offer_again(self, batch: Batch, how: str) -> None:
         log.warning("Lost %s: %s. Waiting for another agent.", numbered(batch.numbers), how)
         self._desk.forget(batch.name)
-        batch.seen = (None, None)
+        batch.item = None
         self._offer(batch)
 
     def _end(self, batch: Batch) -> None:

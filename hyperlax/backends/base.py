@@ -52,6 +52,7 @@ class EngineConfig:
       devices: Indices of the devices to train on; () for all.
       trial_timeout: Seconds after which a trial of a task has failed; None for no limit.
       mlflow: Address and experiment in MLflow where each run of a command gets its own; None if the study is not tracked.
+      code: The digest of the recipe's code, "" if that is in no file. It decides nothing here; see `wire`.
     """
 
     base: Config
@@ -76,6 +77,7 @@ class EngineConfig:
     devices: tuple[int, ...] = ()
     trial_timeout: float | None = None
     mlflow: Mapping[str, str] | None = None
+    code: str = ""
 
 
 def narrowest(at_once: int, trials: int) -> int:
@@ -101,6 +103,10 @@ class LostError(HyperlaxError):
     def __init__(self, how: str):
         """Make an error. how: the words for how it was lost the last time."""
         super().__init__(f"lost three times, the last time because {how}")
+
+
+class BackendLost(HyperlaxError):
+    """The error of a backend that cannot train any more, in whole sentences. A resume continues."""
 
 
 class Backend(Protocol):
@@ -178,7 +184,11 @@ class Backend(Protocol):
         ...
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
-        """Return `timing.json` for trials that ended together: the cost since the last call, or of their batch."""
+        """Return `timing.json` for trials that ended together: the cost since the last call, or of their batch.
+
+        Where lanes are refilled it may have `told_before`: segments in results since the last call whose cost another process
+        was told. It is not kept.
+        """
         ...
 
     def close(self) -> None:

@@ -160,6 +160,39 @@ def _has_group(pid: int) -> bool:
     return not states or any(group == pid and state not in "ZX" for state, group in states)
 
 
+def beginning(pid: int) -> str:
+    """Return when and where a process of this machine began, in words that no other process has; "" if that is not known."""
+    stat, boot = _read(Path(f"/proc/{pid}/stat")), _read(Path("/proc/sys/kernel/random/boot_id")).strip()
+    if not stat or not boot:  # no Linux
+        return ""
+    state, *others = stat.rpartition(")")[2].split()
+    if state in "ZX":
+        return "ended"
+    numbers = ""
+    with suppress(OSError):
+        numbers = os.readlink("/proc/self/ns/pid")
+    return f"began {others[18]} ticks after boot {boot}, number in {numbers}"
+
+
+def has_died(pid: int, began: str) -> bool:
+    """Return whether a process of this machine is known to have died. began: its `beginning`, "" if that is not known."""
+    with suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+    return bool(began) and beginning(pid) not in ("", began)
+
+
+def is_known_dead(pid: int, began: str) -> bool:
+    """Return whether a process is known to have died, which may be one of any machine.
+
+    began: its `beginning`. Only those count that are of this machine, and whose numbers mean the same here.
+    """
+    place = beginning(os.getpid()).partition(" after ")[2]
+    return bool(place) and began.partition(" after ")[2] == place and has_died(pid, began)
+
+
 def _read(path: Path) -> str:
     """Return the content of a file; empty if it is gone."""
     try:

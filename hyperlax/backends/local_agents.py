@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hyperlax.backends.base import BackendLost
 from hyperlax.backends.child import GRACE_SECONDS, Child, end, wait_for
 from hyperlax.backends.desk import agents_of_process
 from hyperlax.engine.machine import memory_share
-from hyperlax.errors import HyperlaxError, counted
+from hyperlax.errors import STOPPED, counted
 
 ENDS_WITH_INPUT = "HYPERLAX_AGENT_ENDS_WITH_INPUT"
 """The variable that tells an agent to end when its standard input ends: its leader has died."""
@@ -102,15 +103,17 @@ class LocalAgents(StartedAgents):
     def dead(self) -> dict[str, str]:
         """Return those that have died since the last call: the beginning of the agent's name, and how.
 
-        Raises HyperlaxError if one has refused to train, or if too many have died without a result.
+        Raises BackendLost if one has ended with an error, or if too many have died without a result.
         """
         found = {}
         for agent, child in [(agent, child) for agent, child in self._children.items() if not child.is_alive()]:
             del self._children[agent]
             how = child.wait()
-            if self._lose_one() or how.startswith("exited"):
-                died = f"{counted(self._deaths, 'agent')} of this machine died without a result; the last one"
-                raise HyperlaxError(f"{died} {how}. What it said is above.")
+            if child.status >= 0 and child.status not in STOPPED:
+                raise BackendLost(f"An agent of this machine {how}; what it said is above.")
+            if self._lose_one():
+                died = f"{counted(self._deaths, 'agent')} of this machine died without a result"
+                raise BackendLost(f"{died}; the last one {how}.")
             found[agents_of_process(child.pid)] = how
         return found
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from hyperlax.backends.agents import Agents, Batch, OwnAgents
 from hyperlax.backends.base import MOST_LOSSES, SHARED, SUMMED, Backend, EngineConfig, Evicted, LostError
-from hyperlax.backends.desk import ALONE, LEASE_SECONDS, NEWS, Desk, Item
+from hyperlax.backends.desk import ALONE, LEASE_SECONDS, NEWS, Item
 from hyperlax.backends.wire import BatchDone, read_done
+from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.trial import Plan, Trial
 
@@ -78,7 +79,7 @@ class OpenAgents(Agents):
         seconds = spent["train_seconds"] + spent["evaluate_seconds"]
         places = dict.fromkeys(self._where[number] for number in sorted(numbers) if number in self._where)
         return {
-            **{name: spent[name] for name in SUMMED},
+            **{name: spent[name] for name in (*SUMMED, "told_before")},
             "wall_seconds": self._since - since,
             "steps_per_second": spent["steps"] / seconds if seconds else 0.0,
             "peak_memory_bytes": self._peak,
@@ -133,11 +134,13 @@ class OpenAgents(Agents):
         self._spent.update({name: timing.get(name, 0) for name in SUMMED})
         self._lanes_of[done.agent] = timing.get("lanes", 0)
         self._peak = max(filter(None, (self._peak, timing.get("peak_memory_bytes"))), default=None)
+        trained = dict(zip(done.batches, done.trained, strict=False))
         for name, result in zip(done.batches, done.results, strict=False):
             batch = self._batches.get(name)
             reached = result.segments, result.is_done, result.fault_step is not None
             if batch is None or reached <= batch.reached:
                 continue
+            self._spent["told_before"] += max(0, result.segments - batch.reached[0] - trained.get(name, 0))
             batch.reached = reached
             self._where[result.number] = tuple(timing.get(name, "") for name in _WHERE)
             self._done[result.number] = self._placed(result, done)
@@ -163,15 +166,15 @@ class OpenAgents(Agents):
         for batch in batches:
             self._offer_again(batch, how)
 
-    def _look_at_agents(self, now: float) -> None:
-        super()._look_at_agents(now)
+    def _look_at_agents(self) -> None:
+        super()._look_at_agents()
         self._lanes_of = {agent: lanes for agent, lanes in self._lanes_of.items() if agent in self._agents}
         if self._checkpoints:
             self._checkpoints.prune_pools(self._agents.keys(), self._batch_of().keys())
 
 
 def make_agents(
-    desk: Desk,
+    desk: Work,
     planner: Backend,
     config: EngineConfig,
     device: str,

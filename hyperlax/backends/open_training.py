@@ -140,6 +140,7 @@ class OpenTraining(Training):
             batch = by_number[result.number]
             if result.repetition == batch.repetition:
                 batch.is_in_lane = True
+                batch.segments = result.segments
                 restored.append(result)
                 log.info("Trial %d continues from step %d.", result.number, result.curve.steps[-1])
             else:
@@ -181,11 +182,12 @@ class OpenTraining(Training):
         return news
 
     def _tell_results(self, batches: Sequence[Batch]) -> Item:
-        results = tuple(result for batch in batches for result in batch.results.values())
+        results = tuple(batch.results[batch.numbers[0]] for batch in batches)
+        trained = tuple(result.segments - batch.segments for batch, result in zip(batches, results, strict=True))
         timing = {**self.backend.timing(_numbers(batches)), **self.where}
-        news = self._post(batches, results=results, timing=timing)
-        for batch in batches:
-            batch.told = news, time.monotonic()
+        news = self._post(batches, results=results, timing=timing, trained=trained)
+        for batch, result in zip(batches, results, strict=True):
+            batch.told, batch.segments = (news, time.monotonic()), result.segments
         return news
 
     def _post(self, batches: Sequence[Batch], **told: Any) -> Item:

@@ -12,11 +12,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hyperlax.backends.base import BackendLost
 from hyperlax.backends.local_agents import StartedAgents
 from hyperlax.backends.ray_cluster import in_one_line, in_words, room_for
-from hyperlax.backends.ray_desk import DeskActor
-from hyperlax.backends.ray_files import LeaderDesk
-from hyperlax.errors import HyperlaxError, counted
+from hyperlax.backends.ray_desk import DeskActor, LeaderDesk
+from hyperlax.errors import counted
 
 log = logging.getLogger(__name__)
 
@@ -24,20 +24,20 @@ _LOOK_SECONDS = 0.2
 """Seconds between two looks whether actors have died."""
 _NODES_SECONDS = 1.0
 """Seconds between two looks whether nodes have come."""
-_LONELY_SECONDS = 30.0
-"""Seconds without any agent after which that is said."""
 _GRACE_SECONDS = 5.0
 _WITH_NODE = "died with its node"
 
 
-def make_desk(study: Path) -> LeaderDesk:
-    """Return the leader's side of a new desk, on this node."""
+def make_desk(study: Path, resources: Mapping[str, float]) -> LeaderDesk:
+    """Return the leader's side of a new desk, on this node. resources: see `RayAgents`."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": here}
-    return LeaderDesk(ray.remote(DeskActor).options(**options).remote(), study)
+    return LeaderDesk(
+        ray.remote(DeskActor).options(**options).remote(str(study.absolute())), study, in_words(resources)
+    )
 
 
 class AgentActor:
@@ -76,7 +76,6 @@ class RayAgents(StartedAgents):
         self._running: dict[Any, tuple[str, Any]] = {}
         self._started = self._refused = 0
         self._looked = self._started_at = 0.0
-        self._lonely_since, self._is_lonely = time.monotonic(), False
 
     def start(self) -> None:
         """Start the agents that are missing. They begin as soon as a node has room for them."""
@@ -86,12 +85,11 @@ class RayAgents(StartedAgents):
         self._started_at = now
         while len(self._running) < self._wanted():
             self._start_one()
-        self._tell_if_lonely()
 
     def dead(self) -> dict[str, str]:
         """Return those that have died since the last call, and how.
 
-        Raises HyperlaxError if none may train, or if too many have died without a result.
+        Raises BackendLost if none may train, or if too many have died without a result.
         """
         import ray
 
@@ -103,7 +101,7 @@ class RayAgents(StartedAgents):
         for reference in ended:
             name, actor = self._running.pop(reference)
             how = self._end_of(reference, actor)
-            self._desk.remove_card(name)
+            self._forget(name)
             if how:
                 found[name] = how
         return found
@@ -112,14 +110,25 @@ class RayAgents(StartedAgents):
         """End them and the desk, whatever has died: an error that ends the study matters more."""
         import ray
 
+        is_used = self._running and self._desk.study.is_dir()
         with suppress(Exception):
-            self._desk.set_ended(True)
-            if self._running:
+            if is_used:
+                self._desk.set_ended(True)
+                self._desk.wait()  # which lets them look
                 ray.wait(list(self._running), num_returns=len(self._running), timeout=_GRACE_SECONDS)
         for actor in (*(actor for _, actor in self._running.values()), self._desk.actor):
             with suppress(Exception):
                 ray.kill(actor)
+        if is_used:
+            self._desk.set_ended(False)
+            for name, _ in self._running.values():
+                self._desk.remove_card(name)
         self._running.clear()
+
+    def _forget(self, name: str) -> None:
+        """Forget an agent that has ended, and let others have its cores."""
+        self._desk.remove_card(name)
+        self._desk.actor.release_cores.remote(name)
 
     def _wanted(self) -> int:
         """Return how many agents there may be."""
@@ -137,7 +146,7 @@ class RayAgents(StartedAgents):
         self._running[reference] = name, actor
 
     def _end_of(self, reference: Any, actor: Any) -> str:
-        """Return how an agent has died, "" if it has ended by itself. Raise HyperlaxError if no agent can train."""
+        """Return how an agent has died, "" if it has ended by itself. Raise BackendLost if no agent can train."""
         import ray
         from ray.exceptions import RayError
 
@@ -147,7 +156,7 @@ class RayAgents(StartedAgents):
             ray.kill(actor)  # one that cannot be reached may still run
             how = _how_it_died(error)
             if how != _WITH_NODE and self._lose_one():
-                raise HyperlaxError(
+                raise BackendLost(
                     f"{counted(self._deaths, 'agent')} of the Ray cluster died without a result; the last one {how}."
                 ) from error
             return how
@@ -155,28 +164,16 @@ class RayAgents(StartedAgents):
             self._refused += 1
             log.warning("%s", problem)
             if self._wanted() <= 0:
-                raise HyperlaxError("No agent of the Ray cluster can train this study. What they said is above.")
+                raise BackendLost("No agent of the Ray cluster can train this study; what they said is above.")
         return ""
-
-    def _tell_if_lonely(self) -> None:
-        """Say once that no agent has begun for some time."""
-        now = time.monotonic()
-        if self._desk.has_agents():
-            self._lonely_since, self._is_lonely = now, False
-        elif not self._is_lonely and now - self._lonely_since > _LONELY_SECONDS:
-            self._is_lonely = True
-            need = in_words(self._resources)
-            log.info("No agent has begun on Ray yet: they are starting, or no node has room for %s.", need)
 
 
 def _how_it_died(error: Exception) -> str:
     """Return how an agent has died, in words that follow its name."""
-    from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayTaskError
+    from ray.exceptions import OutOfMemoryError, RayTaskError
 
     if isinstance(error, RayTaskError):
         return f"failed ({in_one_line(error.cause or error)})"
     if isinstance(error, OutOfMemoryError) or "OutOfMemory" in str(error):
         return "was killed because the memory of its node ran out"
-    if isinstance(error, ActorUnavailableError):
-        return "cannot be reached"
     return _WITH_NODE if "node has died" in str(error) or "node died" in str(error) else "died"

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from hyperlax.config.ray_options import AUTO, LOCAL, check_address
-from hyperlax.errors import HyperlaxError, OptionError, counted, did_you_mean
+from hyperlax.errors import HyperlaxError, OptionError, counted
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ _VARIABLE, _TOKENS = "RAY_ADDRESS", "RAY_AUTH_MODE"
 _LONGEST = 300
 """Characters that are shown of an error of Ray's."""
 _REACH_SECONDS, _CONNECT_SECONDS = 3.0, 6.0
+_START = "Start one with `ray start --head`, or leave the address out to train on this machine."
 
 
 @contextmanager
@@ -67,12 +68,15 @@ def _connect(address: str | None, resources: Mapping[str, float]) -> None:
         _start_ray(given)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     there = sum(map(Counter[str], nodes), Counter[str]())
+    has = " and ".join(counted(int(there[name]), name) for name in _AS_GIVEN if there[name]) or "no CPU"
     if given == LOCAL and any(there[name] < amount for name, amount in resources.items()):
         with _silent():
             ray.shutdown()
-        raise _too_small(there, resources)
+        has = " and no ".join([has, *(_AS_GIVEN.get(name, name) for name in resources if not there[name])])
+        problem = f"{{agent_resources}} {{0}}: this machine has {has}. Give less, or the {{ray_address}} of a cluster that has it."
+        raise OptionError("agent_resources", problem, in_words(resources))
     where = "on this machine" if given == LOCAL else f"at {given}"
-    log.info("Ray cluster %s with %s, %s.", where, counted(len(nodes), "node"), _processors(there) or "no CPU")
+    log.info("Ray cluster %s with %s, %s.", where, counted(len(nodes), "node"), has)
 
 
 def room_for(resources: Mapping[str, float]) -> int:
@@ -86,21 +90,6 @@ def room_for(resources: Mapping[str, float]) -> int:
 def in_words(resources: Mapping[str, float]) -> str:
     """Return what an agent reserves, as in the option."""
     return ",".join(f"{_AS_GIVEN.get(name, name)}={amount:g}" for name, amount in resources.items())
-
-
-def _processors(there: Mapping[str, float]) -> str:
-    return " and ".join(counted(int(there[name]), name) for name in _AS_GIVEN if there.get(name))
-
-
-def _too_small(there: Mapping[str, float], resources: Mapping[str, float]) -> OptionError:
-    """Return the error of a machine that has less than an agent reserves. there: what it has."""
-    missing = [_AS_GIVEN.get(name, name) for name in resources if not there.get(name)]
-    has = " and no ".join([_processors(there), *(f"`{name}`" for name in missing)])
-    meant = "".join(did_you_mean(name, _AS_GIVEN.values()) for name in missing if name not in _AS_GIVEN.values())
-    fix = f"{meant}Give less, or the {{ray_address}} of a cluster that has it."
-    return OptionError(
-        "agent_resources", f"{{agent_resources}} {{0}}: this machine has {has}. {fix}", in_words(resources)
-    )
 
 
 def _start_ray(address: str) -> None:
@@ -144,13 +133,12 @@ def _reach(address: str) -> None:
 
 def _unreachable(address: str, why: str) -> HyperlaxError:
     """Return the error of a cluster that cannot be used."""
-    start = "Start one with `ray start --head`, or leave the address out to train on this machine."
     if address == LOCAL:
         return HyperlaxError(f"Ray cannot start on this machine ({why}).")
     if address == AUTO and "any running Ray instance" in why:
-        return HyperlaxError(f"This machine is not in a Ray cluster. {start}")
+        return HyperlaxError(f"This machine is not in a Ray cluster. {_START}")
     token = "" if _TOKENS in os.environ else f" If it asks for a token, set {_TOKENS}=token."
-    return HyperlaxError(f"No Ray cluster can be used at {address} ({why}). {start}{token}")
+    return HyperlaxError(f"No Ray cluster can be used at {address} ({why}). {_START}{token}")
 
 
 def in_one_line(error: BaseException) -> str:

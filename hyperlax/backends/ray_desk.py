@@ -1,184 +1,66 @@
-"""A desk that a Ray actor keeps in memory, for leaders and agents that share no disk.
+"""The desk and the files of a study, for agents of a Ray cluster that do not see its directory.
 
-Only texts, bytes and numbers travel. The actor lives on the leader's node and ends with it.
+An actor on the leader's node reads and writes the directory for them. They keep the files of what they train in a temporary
+directory, under the same names: saved batches, and the files of a trial's own code. Only plain data travels.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
+import os
+import shutil
+import stat
 import threading
 import time
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from hyperlax.backends.desk import CLAIM, RESULT, TICKET, AgentCard, Item, Ticket
-from hyperlax.errors import HyperlaxError
-from hyperlax.files import convert, json_text
+import numpy as np
 
-log = logging.getLogger(__name__)
+from hyperlax.backends.base import BackendLost
+from hyperlax.backends.desk import NEWS, RESULT, TICKET, Item, Ticket
+from hyperlax.backends.work import Work
+from hyperlax.engine.checkpoint import CheckpointManager, Metadata
+from hyperlax.files import replacing, staying
+from hyperlax.outputs import directory_of
 
 LEADER, AGENT = "leader", "agent"
+_AWAITED = {LEADER: {TICKET, RESULT, NEWS}, AGENT: {TICKET}}
+"""Side of the desk -> what it waits for."""
 _WAIT_SECONDS = {LEADER: 0.25, AGENT: 1.0}
-_FRESH_SECONDS = 0.02
-"""Seconds for which a look at the desk counts. Another thread may have looked."""
 
 
-class _Look(NamedTuple):
-    """A look at the desk.
+class DeskActor:
+    """The directory of a study as a Ray actor. It looks at the desk whenever somebody calls, also a leader that waits."""
 
-    items: with a number that changes when they are renewed. saved: how many files were ever saved. at: when, in seconds of
-    `time.monotonic`.
-    """
-
-    number: int
-    items: dict[Item, int]
-    engine: str
-    is_stopping: bool
-    has_ended: bool
-    saved: int
-    at: float
-
-
-class ClusterLost(HyperlaxError):
-    """The error of a desk whose actor has died, or cannot be reached."""
-
-
-class DeskInMemory:
-    """The content of a desk. One thread uses it.
-
-    news: how often something has happened that leaders or agents wait for.
-    """
-
-    def __init__(self) -> None:
-        self.news = {LEADER: 0, AGENT: 0}
-        self._items: dict[tuple[str, str, str], bytes] = {}
-        self._renewed: dict[tuple[str, str, str], int] = {}
-        self._engines: dict[str, str] = {}
-        self._cards: dict[str, tuple[str, int]] = {}
-        self._files: dict[str, tuple[str, bytes, int]] = {}
+    def __init__(self, study: str):
+        self._study, self._work = Path(study), Work(Path(study))
+        self._state: tuple[list[Item], bool, bool] = [], False, False
+        self._count, self._news = dict.fromkeys(_AWAITED, 0), {side: asyncio.Event() for side in _AWAITED}
         self._cores: dict[str, dict[str, list[int]]] = {}
-        self._state: dict[str, Any] = {"engine": "", "is_stopping": False, "has_ended": False, "saved": 0}
-        self._device, self._count = "", 0
 
-    def look(self) -> tuple[list[tuple[tuple[str, str, str], int]], dict[str, Any]]:
-        """Return all items, in order, and the state of the study."""
-        return sorted((item, self._renewed[item]) for item in self._items), dict(self._state)
+    async def call(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the desk."""
+        return await self._do(getattr(self._work, name), *arguments)
 
-    def put(self, item: tuple[str, str, str], content: bytes) -> None:
-        """Put an item on the desk."""
-        self._items[item] = content
-        self.renew(item)
-        self.news[AGENT if item[2] == TICKET else LEADER] += 1
+    async def read_files(self, pattern: str) -> dict[str, bytes]:
+        """Return the files of the study that match a pattern."""
+        return await self._do(_read_files, self._study, pattern)
 
-    def get(self, item: tuple[str, str, str]) -> bytes | None:
-        """Return the content of an item."""
-        return self._items.get(item)
+    async def write_files(self, pattern: str, files: Mapping[str, bytes]) -> None:
+        """Put files of the study in place of those that match a pattern."""
+        await self._do(_write_files, self._study, pattern, files)
 
-    def claim(self, item: tuple[str, str, str], agent: str) -> bool:
-        """Replace a ticket by a claim. Return whether it was there."""
-        if item not in self._items:
-            return False
-        self._items[claim := (item[0], agent, CLAIM)] = self._items.pop(item)
-        self._renewed.pop(item)
-        self.renew(claim)
-        return True
-
-    def renew(self, item: tuple[str, str, str]) -> bool:
-        """Renew a claim. Return whether it is there."""
-        if item not in self._items:
-            return False
-        self._count += 1
-        self._renewed[item] = self._count
-        return True
-
-    def give_back(self, claim: tuple[str, str, str]) -> None:
-        """Replace a claim by a ticket, if it is there."""
-        if claim in self._items:
-            self.put((claim[0], "", TICKET), self._items.pop(claim))
-            self.news[LEADER] += 1
-
-    def finish(self, claim: tuple[str, str, str], result: bytes) -> bool:
-        """Replace a claim by a result. Return whether it was there."""
-        if self._items.pop(claim, None) is None:
-            return False
-        self.put((claim[0], "", RESULT), result)
-        return True
-
-    def remove(self, item: tuple[str, str, str]) -> None:
-        """Forget an item."""
-        self._renewed.pop(item, None)
-        if self._items.pop(item, None) is not None and item[2] == CLAIM:
-            self.news[AGENT] += 1
-
-    def forget(self, batch: str) -> list[str]:
-        """Forget a batch, and the files that its agents have saved. Return the names of all others."""
-        for item in [item for item in self._items if item[0] == batch]:
-            self.remove(item)
-        self._files = {name: kept for name, kept in self._files.items() if kept[0] != batch}
-        return list(self._files)
-
-    def put_engine(self, digest: str, text: str) -> None:
-        """Keep a configuration."""
-        self._engines[digest] = text
-
-    def engine(self, digest: str) -> str | None:
-        """Return a configuration."""
-        return self._engines.get(digest)
-
-    def write_card(self, agent: str, text: str) -> None:
-        """Keep an agent's description of itself."""
-        self._count += 1
-        self._cards[agent] = text, self._count
-
-    def remove_card(self, agent: str) -> None:
-        """Forget an agent, and let others have its cores."""
-        self._cards.pop(agent, None)
-        for cores in self._cores.values():
-            cores.pop(agent, None)
-
-    def cards(self) -> dict[str, tuple[str, int]]:
-        """Return agent -> its description of itself, and a number that changes whenever it is written."""
-        return self._cards
-
-    def set(self, name: str, value: Any) -> None:
-        """Change the state of the study."""
-        if self._state[name] != value:
-            self._state[name] = value
-            self.news[AGENT] += 1
-
-    def save(self, item: tuple[str, str, str], name: str, content: bytes) -> None:
-        """Keep a file of a batch, unless `item` is a claim that is gone. One of the batch "" stays until it is dropped."""
-        if item[2] == CLAIM and item not in self._items:
-            return
-        self._state["saved"] += 1
-        self._files[name] = item[0], content, self._state["saved"]
-
-    def saved(self, name: str) -> bytes | None:
-        """Return a file."""
-        kept = self._files.get(name)
-        return kept[1] if kept else None
-
-    def saved_since(self, count: int) -> tuple[int, dict[str, bytes]]:
-        """Return the files that were saved after a number, and the number from which to ask the next time."""
-        found = {name: content for name, (_, content, at) in self._files.items() if at > count}
-        return self._state["saved"], found
-
-    def names(self, beginning: str) -> list[str]:
-        """Return the names of files that begin so, the latest last."""
-        return sorted(
-            (name for name in self._files if name.startswith(beginning)), key=lambda name: self._files[name][2]
-        )
-
-    def drop(self, name: str) -> None:
-        """Forget a file."""
-        self._files.pop(name, None)
-
-    def agree(self, device: str) -> str:
-        """Return the kind of device that all agents have to have: that of the first one that asks."""
-        self._device = self._device or device
-        return self._device
+    async def wait(self, side: str, seen: int) -> int:
+        """Return the number of the news for a side, once it is not the one that was seen or after some time."""
+        self._look_again()
+        if self._count[side] == seen:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news[side].wait(), _WAIT_SECONDS[side])
+        return self._count[side]
 
     def take_cores(self, node: str, agent: str, there: list[int], count: int) -> list[int]:
         """Return cores for an agent, those of its node that the fewest agents have."""
@@ -187,203 +69,217 @@ class DeskInMemory:
         taken[agent] = sorted(sorted(there, key=used.count)[:count])
         return taken[agent]
 
+    def release_cores(self, agent: str) -> None:
+        """Let others have the cores of an agent."""
+        for taken in self._cores.values():
+            taken.pop(agent, None)
 
-class DeskActor:
-    """A desk as a Ray actor: a coroutine waits for news, everything else is done at once."""
+    async def _do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function that writes nothing if the study is moved or removed."""
 
-    def __init__(self) -> None:
-        self._desk = DeskInMemory()
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {LEADER: [], AGENT: []}
+        def do() -> Any:
+            with staying(self._study):
+                return function(*arguments)
 
-    async def call(self, name: str, *arguments: Any) -> Any:
-        """Call a method of the desk."""
-        before = dict(self._desk.news)
-        found = getattr(self._desk, name)(*arguments)
-        for side, count in self._desk.news.items():
-            if count != before[side]:
-                waiting, self._waiting[side] = self._waiting[side], []
-                for future in waiting:
-                    if not future.done():
-                        future.set_result(None)
+        found = await asyncio.to_thread(do)
+        self._look_again()
         return found
 
-    async def look(self, side: str, seen: int, seconds: float) -> tuple[int, Any, Any]:
-        """Wait until there is other news for a side than it has seen, or for some seconds. Return its number, items and state."""
-        if seconds and self._desk.news[side] == seen:
-            self._waiting[side].append(future := asyncio.get_running_loop().create_future())
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(future, seconds)
-        return self._desk.news[side], *self._desk.look()
+    def _look_again(self) -> None:
+        """Look at the desk. Wake those for whom there is something new."""
+        before, self._state = self._state, (self._work.items(), self._work.is_stopping(), self._work.has_ended())
+        came = {item.kind for item in set(self._state[0]) - set(before[0])}
+        for side, kinds in _AWAITED.items():
+            if came & kinds or self._state[1:] != before[1:]:
+                self._count[side] += 1
+                self._news[side].set()
+                self._news[side] = asyncio.Event()
 
 
-class RayDesk:
-    """A desk that an actor keeps, as a leader or an agent sees it.
+class LeaderDesk(Work):
+    """The desk of a leader whose agents are on Ray."""
 
-    study: its directory on the leader's node. side: `LEADER` or `AGENT`.
-    """
-
-    def __init__(self, actor: Any, study: str, side: str):
-        self.actor, self.study, self._side = actor, study, side
-        self._look: _Look | None = None
-        self._seen = threading.local()
+    def __init__(self, actor: Any, study: Path, need: str):
+        """Make one. need: what an agent reserves, in words."""
+        super().__init__(study)
+        self.actor, self._need, self._seen = actor, need, -1
 
     @property
     def invitation(self) -> str:
         """How more agents join, in words."""
-        return "Agents train wherever the Ray cluster has room for them."
+        return f"Agents train wherever the Ray cluster has room for {self._need}."
 
-    def is_there(self) -> bool:
-        """Return True: agents of Ray do not see the directory."""
-        return True
+    def wait(self) -> None:
+        """Wait for news. Raises BackendLost if the actor or its node has died."""
+        self._seen = result_of(self.actor.wait.remote(LEADER, self._seen), self.study)
+
+
+class AgentDesk:
+    """The desk as an agent sees it: a method that is not here is that of `Work`, called by the actor.
+
+    study: its directory on the leader's node. root: the agent's own directory. seconds: minimum between two times that the files of
+    a trial's own code are sent while it trains.
+    """
+
+    def __init__(self, actor: Any, study: str, root: Path, seconds: float):
+        self.study, self._actor, self._root, self._seconds = study, actor, root, seconds
+        self._folder = root
+        self._trials: dict[str, list[int]] = {}
+        self._sent: dict[str, tuple[float, Any]] = {}
+        self._sending = threading.Lock()
+        self._seen = threading.local()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(self.ask, "call", name)
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the actor. Raises BackendLost if it has died."""
+        return result_of(getattr(self._actor, name).remote(*arguments), self.study)
 
     def wait(self) -> None:
         """Wait for news, at most for a second."""
-        self._seen.number = self._look_now(getattr(self._seen, "number", -1), _WAIT_SECONDS[self._side]).number
-
-    def items(self) -> list[Item]:
-        """Return all items, in order."""
-        return list(self._fresh().items)
-
-    def offer(self, batch: str, ticket: Ticket) -> None:
-        """Let a batch wait for an agent."""
-        self.change("put", (batch, "", TICKET), json_text(ticket, indent=None).encode())
+        self._seen.count = self.ask("wait", AGENT, getattr(self._seen, "count", -1))
 
     def read(self, item: Item) -> Ticket | None:
-        """Return the content of a ticket or claim, None if it is gone."""
-        content = self.call("get", tuple(item))
-        return None if content is None else convert(json.loads(content), Ticket, "a ticket")
-
-    def claim(self, item: Item, agent: str) -> Item | None:
-        """Take a waiting batch. Return its claim, None if another agent was faster or the leader took it back."""
-        return Item(item.batch, agent, CLAIM) if self.change("claim", tuple(item), agent) else None
+        """Return the content of a ticket or claim, None if it is gone. Raises UsageError if it is damaged."""
+        ticket = self.ask("call", "read", item)
+        if ticket is not None:
+            self._trials[item.batch] = [number for number, _ in ticket["trials"]]
+        return ticket
 
     def renew(self, claim: Item) -> bool:
         """Renew an agent's lease. Return whether the batch is still its own."""
-        return self.call("renew", tuple(claim))
-
-    def renewed(self, item: Item) -> float | None:
-        """Return a number that changes when a claim is renewed, None if the item is gone."""
-        return self._fresh().items.get(item)
+        is_own = self.ask("call", "renew", claim)
+        if is_own:
+            self._send_own(claim, is_last=False)
+        return is_own
 
     def give_back(self, claim: Item) -> None:
         """Let a claimed batch wait for another agent, unless the claim is gone."""
-        self.change("give_back", tuple(claim))
+        self._send_own(claim, is_last=True)
+        self.ask("call", "give_back", claim)
 
     def finish(self, claim: Item, result: bytes) -> bool:
         """Replace a claim by the batch's result. Return False, and drop the result, if the batch is not the agent's any more."""
-        return self.change("finish", tuple(claim), result)
+        self.send_files(claim)
+        return self.ask("call", "finish", claim, result)
 
     def send_files(self, claim: Item) -> None:
-        """Do nothing: `AgentDesk` does."""
+        """Give the leader the files of trials' own code, which have ended, unless the claim is gone. They go here."""
+        self._send_own(claim, is_last=True)
+        for number in self._trials.pop(claim.batch, ()):
+            shutil.rmtree(directory_of(self._folder, number), ignore_errors=True)
 
-    def post(self, item: Item, content: bytes) -> None:
-        """Put news on the desk."""
-        self.change("put", tuple(item), content)
+    def checkpoints(self, is_confirmation: bool) -> CheckpointManager:
+        """Return the saved batches of the search, or of the confirmation."""
+        self._folder = self._root / ("confirmation" if is_confirmation else "")
+        return _SentCheckpoints(self._folder / "checkpoints", self._seconds, self)
 
-    def result(self, item: Item) -> bytes | None:
-        """Return the result of a batch, or the content of news; None if it is gone."""
-        return self.call("get", tuple(item))
+    def fetch(self, path: Path) -> None:
+        """Bring files here, those below a directory or those that a name with * matches, in place of those before."""
+        pattern = self._pattern(path)
+        _write_files(self._root, pattern, self.ask("read_files", pattern))
 
-    def remove(self, item: Item) -> None:
-        """Forget an item."""
-        self.change("remove", tuple(item))
+    def send(self, path: Path) -> None:
+        """Give the leader files, in place of those before; see `fetch`."""
+        pattern = self._pattern(path)
+        self.ask("write_files", pattern, _read_files(self._root, pattern))
 
-    def forget(self, batch: str) -> None:
-        """Forget everything about a batch."""
-        self.change("forget", batch)
+    def _pattern(self, path: Path) -> str:
+        return f"{path.relative_to(self._root).as_posix()}{'' if path.suffix else '/**/*'}"
 
-    def put_engine(self, digest: str, text: str) -> None:
-        """Keep a configuration under its digest."""
-        self.call("put_engine", digest, text)
+    def _send_own(self, claim: Item, is_last: bool) -> None:
+        """Send the files of trials' own code that have changed: while a trial trains, now and then."""
+        if is_last and not self.ask("call", "renew", claim):
+            return
+        with self._sending:
+            for path in [directory_of(self._folder, number) for number in self._trials.get(claim.batch, ())]:
+                pattern, now = self._pattern(path), time.monotonic()
+                since, seen = self._sent.get(pattern, (now, None))
+                files = _stamps(self._root, pattern)
+                if files and files != seen and (is_last or now - since >= self._seconds):
+                    self.send(path)
+                    since, seen = now, files
+                self._sent[pattern] = since, seen
+                if is_last:
+                    del self._sent[pattern]
 
-    def engine(self, digest: str) -> str | None:
-        """Return the configuration of this digest, None if its leader has ended."""
-        return self.call("engine", digest)
 
-    def write_card(self, agent: str, card: AgentCard) -> None:
-        """Say what an agent is doing, and that it lives."""
-        self._tell("write_card", agent, json_text(vars(card), indent=None))
+class _SentCheckpoints(CheckpointManager):
+    """The saved sessions of an agent, which others continue."""
 
-    def remove_card(self, agent: str) -> None:
-        """Forget an agent."""
-        self._tell("remove_card", agent)
+    def __init__(self, directory: Path, seconds: float, desk: AgentDesk):
+        super().__init__(directory, seconds)
+        self._desk = desk
 
-    def cards(self) -> dict[str, tuple[AgentCard, float]]:
-        """Return agent -> what it said of itself, and a number that changes whenever it does."""
-        found = self.call("cards").items()
-        return {agent: (convert(json.loads(text), AgentCard, agent), count) for agent, (text, count) in found}
+    def pools(self) -> Iterator[tuple[Metadata, dict[str, np.ndarray]]]:
+        """Yield the saved sessions of refilled lanes of all agents, the latest first."""
+        self._desk.fetch(self._directory / "pool_*.npz")
+        yield from super().pools()
 
-    def lead(self, engine: str) -> None:
-        """Say the configuration that agents need now."""
-        self.change("set", "engine", engine)
+    def save_pools(self, states: Sequence[tuple[Metadata, Mapping[str, np.ndarray]]]) -> None:
+        """Replace the saved sessions of this agent's refilled lanes."""
+        super().save_pools(states)
+        self._desk.send(self._directory / f"pool_{self._owner}_*.npz")
 
-    def engine_now(self) -> str:
-        """Return the configuration that agents need now, "" if there is no leader."""
-        return self._fresh().engine
+    def load_batch(self, trials: Sequence[int]) -> tuple[Metadata, dict[str, np.ndarray]] | None:
+        """Return the last save of a batch by any agent, None if there is none."""
+        self._desk.fetch(self._path(trials))
+        return super().load_batch(trials)
 
-    def is_stopping(self) -> bool:
-        """Return whether agents have to hand back what they train."""
-        return self._fresh().is_stopping
+    def save_batch(self, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
+        """Replace the last save of a batch."""
+        super().save_batch(metadata, arrays)
+        self._desk.send(self._path(metadata.trials))
 
-    def set_stopping(self, is_stopping: bool) -> None:
-        """Ask agents to hand back what they train, or let them train again."""
-        self.change("set", "is_stopping", is_stopping)
+    def own_directory(self, trial: int) -> Path:
+        """Make and return the directory where a trial's own code keeps files, with those of the agents before."""
+        self._desk.fetch(directory_of(self._directory.parent, trial))
+        return super().own_directory(trial)
 
-    def has_ended(self) -> bool:
-        """Return whether the leader has ended the study."""
-        return self._fresh().has_ended
 
-    def set_ended(self, has_ended: bool) -> None:
-        """Say that the study has ended, or that it continues."""
-        self.change("set", "has_ended", has_ended)
+def result_of(reference: Any, study: object) -> Any:
+    """Return what the desk's actor has answered, or raise its exception. Raises BackendLost if the actor or its node has died."""
+    import ray
+    from ray.exceptions import RayError, RayTaskError
 
-    def clear(self) -> None:
-        """Remove what only a leader needs."""
-        self.lead("")
-        for batch in {item.batch for item in self.items()}:
-            self.forget(batch)
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise error.cause from error
+    except RayError as error:
+        why = type(error).__name__
+        raise BackendLost(
+            f"The Ray cluster that trains the study in {study} cannot be reached any more ({why})."
+        ) from error
 
-    def saved(self) -> int:
-        """Return how many files agents have ever saved."""
-        return self._fresh().saved
 
-    def call(self, name: str, *arguments: Any) -> Any:
-        """Call a method of `DeskInMemory`. Raises ClusterLost if the actor or its node has died."""
-        return self._get(self.actor.call.remote(name, *arguments))
+def _read_files(root: Path, pattern: str) -> dict[str, bytes]:
+    """Return the regular files below a directory that match a pattern, the latest last."""
+    stamps, found = _stamps(root, pattern), {}
+    for name in sorted(stamps, key=lambda name: stamps[name]):
+        with suppress(OSError):  # it has just been removed
+            found[name] = (root / name).read_bytes()
+    return found
 
-    def change(self, name: str, *arguments: Any) -> Any:
-        """Call a method that changes what a look at the desk shows."""
-        found = self.call(name, *arguments)
-        self._look = None
-        return found
 
-    def _tell(self, *arguments: Any) -> None:
-        """Call a method that nothing depends on."""
-        try:
-            self.call(*arguments)
-        except HyperlaxError as error:
-            log.debug("%s", error)
+def _write_files(root: Path, pattern: str, files: Mapping[str, bytes]) -> None:
+    """Put files below a directory in place of those that match a pattern: all of them together."""
+    with ExitStack() as stack:
+        for name, content in files.items():
+            temporary = stack.enter_context(replacing(root / name, is_durable=False))
+            temporary.write_bytes(content)
+            os.utime(temporary, ns=(now := time.time_ns(), now))  # they keep their order
+    for name in _stamps(root, pattern).keys() - files.keys():
+        (root / name).unlink(missing_ok=True)
 
-    def _fresh(self) -> _Look:
-        look = self._look
-        if look is None or time.monotonic() - look.at > _FRESH_SECONDS:
-            look = self._look_now(-1, 0.0)
-        return look
 
-    def _look_now(self, seen: int, seconds: float) -> _Look:
-        number, items, state = self._get(self.actor.look.remote(self._side, seen, seconds))
-        found = {Item(*item): renewed for item, renewed in items}
-        self._look = look = _Look(number, found, **state, at=time.monotonic())
-        return look
-
-    def _get(self, reference: Any) -> Any:
-        import ray
-        from ray.exceptions import RayError
-
-        try:
-            return ray.get(reference)
-        except RayError as error:
-            why = type(error).__name__
-            raise ClusterLost(
-                f"The Ray cluster that trains the study in {self.study} cannot be reached any more ({why})."
-            ) from error
+def _stamps(root: Path, pattern: str) -> dict[str, tuple[int, int]]:
+    """Return the regular files below a directory that match a pattern, with when each was written, and its size."""
+    found = {}
+    for path in root.glob(pattern):
+        with suppress(OSError):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                found[path.relative_to(root).as_posix()] = status.st_mtime_ns, status.st_size
+    return found

@@ -18,7 +18,8 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.backends.base import EngineConfig
-from hyperlax.backends.desk import RESULT, Desk, Item
+from hyperlax.backends.desk import RESULT, Item
+from hyperlax.backends.work import Work
 from hyperlax.engine.assignment import intervals_from_array, intervals_to_array
 from hyperlax.engine.machine import installed
 from hyperlax.fields import dotted, filled
@@ -67,12 +68,12 @@ class Engine:
     lease: float
 
     @classmethod
-    def of(cls, config: EngineConfig, chosen: Mapping[str, Any], device: str, lease: float) -> Engine:
-        """Return the configuration of a leader. chosen: its choice of programs."""
+    def of(cls, config: EngineConfig, chosen: Mapping[str, Any] | None, device: str, lease: float) -> Engine:
+        """Return the configuration of a leader. chosen: its choice of programs, None if agents are to choose."""
         own = {name: value for name, value in vars(config).items() if name not in (*_OF_RECIPE, *_NOT_JSON)}
         experiment = {"experiment": config.mlflow["experiment"]} if config.mlflow else None
         return cls(
-            config={**own, "chosen": dict(chosen), "mlflow": experiment},
+            config={**own, "chosen": None if chosen is None else dict(chosen), "mlflow": experiment},
             run_length=config.run_length,
             base=dotted(config.base),
             trials=[(trial.number, dotted(trial.config)) for trial in config.trials],
@@ -88,10 +89,11 @@ class Engine:
 
     @property
     def digest(self) -> str:
-        """A short name for everything here that decides results."""
-        chosen = {name: value for name, value in self.config["chosen"].items() if name not in _NOT_DECIDING}
-        config = {name: value for name, value in self.config.items() if name not in _NOT_DECIDING}
-        return digest_of(asdict(replace(self, config={**config, "chosen": chosen}, lease=0.0)))
+        """A short name for everything here that decides results, and, where agents are to choose, their choice."""
+        config = self.config
+        if (chosen := config["chosen"]) is not None:
+            config = _deciding({**config, "chosen": _deciding(chosen)})
+        return digest_of(asdict(replace(self, config=config, lease=0.0)))
 
     def to_json(self) -> str:
         """Return the text that `read_engine` takes."""
@@ -124,6 +126,10 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(json_text(value, indent=None).encode()).hexdigest()[:12]
 
 
+def _deciding(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entries.items() if name not in _NOT_DECIDING}
+
+
 def trials_of(stored: Sequence[tuple[int, Mapping[str, Any]]], base: Config) -> tuple[Trial, ...]:
     """Return trials from their numbers and values. base: a configuration of their kind."""
     return tuple(Trial(number, filled(base, values)) for number, values in stored)
@@ -144,7 +150,7 @@ def refusal(engine: Engine, device: str, any_device: bool) -> str | None:
     if engine.device and device != engine.device and not any_device:
         return (
             f"it trains on {engine.device}, and this machine has {device}, where results differ in their last bits. "
-            "Start agents on the same kind of device, or give --any-device."
+            "Start agents where that kind of device is, or give `hyperlax agent` --any-device."
         )
     return None
 
@@ -157,7 +163,8 @@ class RemoteError(Exception):
 class BatchDone:
     """The end of a batch on an agent: the results of its trials and their `timing.json`, or the error of its program.
 
-    batches: where lanes are refilled, the names of the batches that its results, or its error, are of.
+    Where lanes are refilled, batches: the names of those that its results, or its error, are of, trained: how many segments of each
+    result the agent has trained since it told of that trial before, which `timing` is about.
     """
 
     numbers: tuple[int, ...]
@@ -166,6 +173,7 @@ class BatchDone:
     timing: Mapping[str, Any] | None = None
     error: Exception | None = None
     batches: tuple[str, ...] = ()
+    trained: tuple[int, ...] = ()
 
 
 def pack_done(done: BatchDone) -> bytes:
@@ -174,6 +182,7 @@ def pack_done(done: BatchDone) -> bytes:
     about = {
         "numbers": done.numbers,
         "batches": done.batches,
+        "trained": done.trained,
         "agent": done.agent,
         "timing": done.timing,
         "error": None if done.error is None else _error_to_json(done.error),
@@ -193,10 +202,11 @@ def read_done(content: bytes) -> BatchDone:
     error = about["error"] and _error_from_json(about["error"])
     numbers = convert(about["numbers"], tuple[int, ...], "a result")
     batches = convert(about["batches"], tuple[str, ...], "a result")
-    return BatchDone(numbers, about["agent"], tuple(results), about["timing"], error, batches)
+    trained = convert(about["trained"], tuple[int, ...], "a result")
+    return BatchDone(numbers, about["agent"], tuple(results), about["timing"], error, batches, trained)
 
 
-def numbers_in(item: Item, desk: Desk) -> tuple[int, ...]:
+def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
     """Return the trials of an item; none if it cannot be read."""
     try:
         if item.kind == RESULT:

@@ -10,30 +10,38 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import socket
+import stat
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
 from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
-from hyperlax.errors import UsageError, format_time, numbered
+from hyperlax.errors import HyperlaxError, UsageError, format_time, numbered
 from hyperlax.files import (
     PUT_BACK,
     TO_READ,
+    TO_WRITE,
     convert,
     decode,
     json_text,
     naming,
+    open_regular,
     read_bytes,
     remove,
     replacing,
     write_text,
 )
+from hyperlax.leases import Leases
+
+log = logging.getLogger(__name__)
 
 WORK = "work"
 _POLL_SECONDS = 0.03
@@ -55,30 +63,39 @@ class _Leader(TypedDict):
 
 
 class Work:
-    """The directory `work/` of the study in `root`, a `Desk`."""
+    """The directory `work/` of the study in `root`. Methods may be called from any thread."""
 
     def __init__(self, root: Path):
         self.study, self.root = root, root / WORK
-        self._heard: dict[str, tuple[float, float]] = {}
+        self._heard = Leases[str]()
         self._engines: dict[str, str] = {}
+        self._others: set[Path] = set()
 
     @property
     def invitation(self) -> str:
         """How more agents join, in words."""
         return f"Agents join with\n  {shell_command('agent', self.study)}"
 
-    def is_there(self) -> bool:
-        """Return whether the study is still in its place."""
-        return self.study.is_dir()
+    def check_there(self) -> None:
+        """Raise HyperlaxError if the study is not in its place any more."""
+        if not self.study.is_dir():
+            raise HyperlaxError(f"{self.study}: the study was moved or removed.")
 
     def wait(self) -> None:
         """Wait for the time between two looks: a directory does not say that it changes."""
         time.sleep(_POLL_SECONDS)
 
     def items(self) -> list[Item]:
-        """Return all batches and news, in order; none if there is no directory."""
-        found = (_ITEM.fullmatch(name) for name in self._names())
-        return [Item(one[1], one[2] or "", one[3]) for one in found if one]
+        """Return all batches and news, in order; none if there is no directory. What is not a file is named once."""
+        found = []
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if one := _ITEM.fullmatch(entry.name):
+                    if entry.is_file(follow_symlinks=False):
+                        found.append(Item(one[1], one[2] or "", one[3]))
+                    else:
+                        self._tell_if_other(Path(entry.path))
+        return found
 
     def path(self, item: Item) -> Path:
         """Return the path of an item's file."""
@@ -102,12 +119,21 @@ class Work:
         """Take a waiting batch. Return its claim, None if another agent was faster or the leader took it back."""
         claim = Item(item.batch, agent, CLAIM)
         try:
-            with naming(self.path(item)):
+            with self._permitted(), naming(self.path(item)):
                 os.utime(self.path(item))  # the lease begins before the claim has its name
-            os.rename(self.path(item), self.path(claim))
+                os.rename(self.path(item), self.path(claim))
         except FileNotFoundError:
             return None
         return claim
+
+    def check_claims(self, is_led: bool) -> None:
+        """Raise UsageError if this user may not claim what the leader hands out. is_led: whether there is one."""
+        with self._permitted():
+            with tempfile.TemporaryFile(dir=self.root if self.root.is_dir() else self.study):
+                pass
+            with suppress(FileNotFoundError):
+                if is_led:
+                    open_regular(self.root / _LEADER, TO_WRITE).close()
 
     def renew(self, claim: Item) -> bool:
         """Renew an agent's lease. Return whether the batch is still its own."""
@@ -191,11 +217,9 @@ class Work:
                 with suppress(OSError, UsageError):
                     card = convert(_json_of(path), AgentCard, str(path))
                     found[name.removesuffix(_AGENT)] = card, path.stat().st_mtime
-        before, here = self._heard, time.monotonic()
-        self._heard = {
-            agent: before[agent] if agent in before and before[agent][0] == written else (written, here)
-            for agent, (_, written) in found.items()
-        }
+        for agent, (_, written) in found.items():
+            self._heard.age(agent, written)
+        self._heard.keep(found)
         return found
 
     def now(self) -> float:
@@ -210,7 +234,7 @@ class Work:
         """
         if engine in self._engines and not self._engine(engine).exists():
             self.put_engine(engine, self._engines[engine])
-        heard = {agent: round(time.monotonic() - since, 1) for agent, (_, since) in self._heard.items()}
+        heard = {agent: round(seconds, 1) for agent, seconds in self._heard.ages().items()}
         about = _Leader(host=socket.gethostname(), process=os.getpid(), engine=engine, heard=heard)
         write_text(self.root / _LEADER, json_text(about, indent=None), is_durable=False)
 
@@ -253,6 +277,25 @@ class Work:
             *self.root.glob(".*.tmp"),
         ):
             remove(path)
+
+    @contextmanager
+    def _permitted(self) -> Iterator[None]:
+        """Raise UsageError, with what would work, if the system does not permit the block to this user."""
+        try:
+            yield
+        except PermissionError as error:
+            raise UsageError(
+                f"{self.study}: this user may not claim what the leader hands out there ({error.strerror}). Run the agent "
+                "as the leader's user, or let a group of both write there: chmod -R g+rwX, chmod g+s for its directories, and "
+                "umask 002 before the leader starts."
+            ) from error
+
+    def _tell_if_other(self, path: Path) -> None:
+        """Say once that something else than a file, which no process here has made, has the name of an item."""
+        with suppress(OSError):  # a file that is gone now
+            if not stat.S_ISREG(path.lstat().st_mode) and path not in self._others:
+                self._others.add(path)
+                log.warning("%s: is not a file, and is ignored. Remove it.", path)
 
     def _written(self, path: Path) -> float | None:
         """Return the modification time of a file, which only says whether it has changed; None if it is gone."""

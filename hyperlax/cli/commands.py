@@ -56,6 +56,17 @@ def completion(given: Given) -> int:
 
 _STUDY = "my_optuna_studies/sac_mlp/gymnax_pendulum"
 _TRAINED = "--algo-and-network-config sac_mlp --env-config gymnax.pendulum"
+_WHERE = ("--agents", "--engine", "--agent-resources", "--ray-address", "--in-flight")
+_OF_SWEEPS = {"--in-flight": "no trial of a sweep is pruned, so as many train at once as there is room for"}
+
+
+def _in_one_place(who: str) -> dict[str, str]:
+    """Return the flags that say where trials train -> why a command has none of them."""
+    device = f"{who} train together, on one device. CUDA_VISIBLE_DEVICES chooses a GPU"
+    return {**dict.fromkeys(_WHERE, f"{who} train together, in one place"), "--devices": device}
+
+
+_OF_MEMBERS, _OF_SEEDS = _in_one_place("the members of a population"), _in_one_place("its seeds")
 
 GROUPS = {
     "search": {
@@ -69,9 +80,12 @@ GROUPS = {
         ),
         "run-study": Command(options.RunStudyOptions, training.run_study, "studies/sac_pendulum.yaml --n-trials 8"),
         "sweep-hp-samples": Command(
-            options.SweepOptions, training.starting("sweep-hp-samples"), f"{_TRAINED} --num-samples 64"
+            options.SweepOptions,
+            training.starting("sweep-hp-samples"),
+            f"{_TRAINED} --num-samples 64",
+            _OF_SWEEPS,
         ),
-        "pbt": Command(options.PbtOptions, training.starting("pbt"), f"{_TRAINED} --population-size 8"),
+        "pbt": Command(options.PbtOptions, training.starting("pbt"), f"{_TRAINED} --population-size 8", _OF_MEMBERS),
         "agent": Command(joining.AgentOptions, joining.agent, _STUDY),
     },
     "look": {
@@ -86,13 +100,17 @@ GROUPS = {
     },
     "train": {
         "run-single-hp": Command(
-            options.SingleOptions, training.run_single_hp, f"{_TRAINED} --set algorithm.hyperparam.gamma=0.98"
+            options.SingleOptions,
+            training.run_single_hp,
+            f"{_TRAINED} --set algorithm.hyperparam.gamma=0.98",
+            _OF_SEEDS,
         ),
-        "train": Command(options.TrainOptions, training.train, f"--from {_STUDY} --num-seeds 10"),
+        "train": Command(options.TrainOptions, training.train, f"--from {_STUDY} --num-seeds 10", _OF_SEEDS),
         "pbt-replay": Command(
             options.ReplayOptions,
             training.pbt_replay,
             "my_pbt_runs/sac_mlp/gymnax_pendulum/pbt_schedule.json",
+            _OF_SEEDS,
         ),
         "play": Command(keeping.PlayOptions, keeping.play, f"{_STUDY} --episodes 10"),
     },

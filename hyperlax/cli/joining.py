@@ -39,7 +39,7 @@ class AgentOptions:
     ] = None
     any_device: Annotated[
         bool,
-        "Train also on another kind of device than the leader's. Results then differ in their last bits from those of one machine.",
+        "Train also on another kind of device than the study's. Results then differ in their last bits from those of one machine.",
         By("another kind is refused"),
     ] = False
     sbatch: Annotated[bool, "Print a command that starts agents as an array of SLURM's, and exit.", By("train")] = False

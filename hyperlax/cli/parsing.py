@@ -7,7 +7,7 @@ import dataclasses
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
 from typing import Annotated, Any
@@ -24,11 +24,16 @@ DESCRIPTION = "Trains many reinforcement-learning configurations at once, as lan
 
 @dataclass(frozen=True)
 class Command:
-    """A command. kind: declares its options. function: runs it, returns the exit status. example: words to type after its name."""
+    """A command.
+
+    kind: declares its options. function: runs it, returns the exit status. example: words to type after its name. lacks: flags of
+    other commands -> why it has none of that name.
+    """
 
     kind: type
     function: Callable[[Given], int]
     example: str
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse(groups: Mapping[str, Mapping[str, Command]], words: Sequence[str]) -> tuple[str, Given]:
@@ -81,7 +86,7 @@ def _given(name: str, command: Command, words: Sequence[str]) -> Given:
         print(f"\nexample:\n  hyperlax {name} {command.example}")
         raise
     if unknown:
-        raise UsageError(f"{_refused(name, unknown[0], options)}{see}")
+        raise UsageError(f"{_refused(name, unknown[0], options, command.lacks)}{see}")
     given = {
         name: option.read_words(typed)
         for name, option in options.items()
@@ -90,11 +95,14 @@ def _given(name: str, command: Command, words: Sequence[str]) -> Given:
     return {**given, **({last.name: last.read_words(after)} if last and after else {})}
 
 
-def _refused(name: str, word: str, options: Mapping[str, Option]) -> str:
-    """Return what is wrong with a word that a command does not know."""
+def _refused(name: str, word: str, options: Mapping[str, Option], lacks: Mapping[str, str]) -> str:
+    """Return what is wrong with a word that a command does not know. lacks: see `Command`."""
     flags = [option.flag for option in options.values()]
-    if word.partition("=")[0].replace("_", "-") in flags:
+    given = word.partition("=")[0].replace("_", "-")
+    if given in flags:
         return f"{word} follows --, after which no option is read. Put it before. "
+    if why := lacks.get(given):
+        return f"{name} has no option {given}: {why}. "
     return (
         f"{name} has no option {word}. {_nearest(word, flags)}"
         if word.startswith("-")

@@ -261,7 +261,7 @@ class SearchOptions(RunOptions):
         "Trials that train at once, on all machines together, in a study with {pruner} or {seed_schedule} racing. What the "
         "sampler suggests follows from it.",
         Range(1),
-        By("as many as this machine trains at once"),
+        By("as many as one machine trains at once"),
     ] = None
     slots: Annotated[
         int | None,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from hyperlax.errors import OptionError
 
 LOCAL, AUTO = "local", "auto"
 """Addresses of Ray: a cluster that is started on this machine, and the one that this machine is in."""
+_AMOUNT = re.compile(r"\s*([^\s=]+)\s*=\s*(\d+\.?\d*|\.\d+)\s*")
 
 
 def parse_resources(given: str | None) -> dict[str, float] | None:
@@ -16,13 +19,11 @@ def parse_resources(given: str | None) -> dict[str, float] | None:
     """
     if given is None:
         return None
-    found: dict[str, float] = {}
-    for part in given.split(","):
-        name, _, amount = (text.strip() for text in part.partition("="))
-        if not name or name in found or not _is_amount(amount):
-            problem = "{agent_resources} {0}: needs names and amounts above 0, such as cpu=2,gpu=1."
-            raise OptionError("agent_resources", problem, given)
-        found[name] = float(amount)
+    parts = [_AMOUNT.fullmatch(part) for part in given.split(",")]
+    found = {part[1]: float(part[2]) for part in parts if part}
+    if len(found) < len(parts) or not all(found.values()):
+        problem = "{agent_resources} {0}: needs names and amounts above 0, such as cpu=2,gpu=1."
+        raise OptionError("agent_resources", problem, given)
     return found
 
 
@@ -34,10 +35,3 @@ def check_address(given: str | None) -> None:
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
         problem = "{ray_address} {0}: is not the address of a Ray cluster. Use HOST:PORT of its head, auto or local."
         raise OptionError("ray_address", problem, given)
-
-
-def _is_amount(text: str) -> bool:
-    try:
-        return 0 < float(text) < float("inf")
-    except ValueError:
-        return False

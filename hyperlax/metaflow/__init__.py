@@ -10,8 +10,7 @@ if find_spec("metaflow") is None or find_spec("grpc") is None:
 
 from hyperlax.metaflow.cards import render_study_card, render_study_html
 from hyperlax.metaflow.decorators import hyperparam, optuna_coordinator
-from hyperlax.metaflow.inputs import TrialConfig, create_study_inputs, rebuild_study
-from hyperlax.metaflow.results import TrialResult
+from hyperlax.metaflow.results import TrialConfig, TrialResult, create_study_inputs, rebuild_study
 
 __all__ = [
     "TrialConfig",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from hyperlax.errors import counted, format_number
-from hyperlax.metaflow.results import DIRECTORY, OUTPUT_ROOT
+from hyperlax.metaflow.rendezvous import DIRECTORY, OUTPUT_ROOT
 
 if TYPE_CHECKING:
     from hyperlax.study.record import StudyRecord
@@ -51,32 +51,23 @@ def render_study_card(study: optuna.Study) -> None:
         card: Any = current.card  # pyright: ignore[reportAttributeAccessIssue]
         card.append(Markdown(f"# {record.full_name}\n\n{heading}"))
         if best:
-            card.append(VegaChart(_history(record, objective)))
+            card.append(VegaChart(_chart(record, objective)))
             card.append(Markdown(f"## Best trials\n\nThe best {len(rows)}, best first."))
             card.append(Table(rows, headers=["trial", objective, *names]))
 
 
-def _history(record: StudyRecord, objective: str) -> dict[str, Any]:
-    """Return a chart of the values of the COMPLETE trials, and of the best so far, for Vega-Lite."""
+def _chart(record: StudyRecord, objective: str) -> dict[str, Any]:
+    """Return a chart of the values of the COMPLETE trials, for Vega-Lite."""
     from hyperlax.study.record import complete_trials
 
-    better = max if record.objectives[objective] == "maximize" else min
-    rows: list[dict[str, Any]] = []
-    for trial in complete_trials(record):
-        value = trial.values[objective]
-        best = better(value, rows[-1]["best so far"]) if rows else value
-        rows.append({"trial": trial.number, "value": value, "best so far": best})
-    trial, scale = {"field": "trial", "type": "quantitative"}, {"zero": False}
-
-    def layer(mark: Any, name: str) -> dict[str, Any]:
-        y = {"field": name, "type": "quantitative", "title": objective, "scale": scale}
-        return {"mark": mark, "encoding": {"x": trial, "y": y}}
-
+    rows = [{"trial": trial.number, "value": trial.values[objective]} for trial in complete_trials(record)]
+    value = {"field": "value", "type": "quantitative", "title": objective, "scale": {"zero": False}}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "width": "container",
         "data": {"values": rows},
-        "layer": [layer("point", "value"), layer({"type": "line", "interpolate": "step-after"}, "best so far")],
+        "mark": "point",
+        "encoding": {"x": {"field": "trial", "type": "quantitative"}, "y": value},
     }
 
 

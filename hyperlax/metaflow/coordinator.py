@@ -5,22 +5,20 @@ from __future__ import annotations
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import optuna
 from metaflow import Run, current  # pyright: ignore[reportPrivateImportUsage]
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import InMemoryStorage, run_grpc_proxy_server
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hyperlax.errors import HyperlaxError, UsageError, counted
-from hyperlax.metaflow import rendezvous
-from hyperlax.metaflow.rendezvous import Meeting
-from hyperlax.metaflow.results import N_TRIALS, OBJECTIVE, REASON, TASK, TrialResult, about_run
-from hyperlax.metaflow.trials import BEAT, SAMPLER, SEED
+from hyperlax.engine.checkpoint import SaveTimer
+from hyperlax.errors import UsageError, counted
+from hyperlax.leases import Leases
+from hyperlax.metaflow.rendezvous import BEAT, OVER, REASON, SAMPLER, SEED, TASK, leave_address
+from hyperlax.metaflow.results import TrialResult, be_quiet, new_study, written
 from hyperlax.tasks import Direction
 
 LEASE_SECONDS = 40.0
@@ -28,11 +26,8 @@ LEASE_SECONDS = 40.0
 _POLL_SECONDS = 0.5
 _LOOK_SECONDS = 10.0
 """Minimum time between looks at the run's tasks."""
-_WRITE_SECONDS, _SHARE = 2.0, 5
-"""Minimum time between two times that the study's directory is written, absolute and relative to the time that this takes.
-
-Metaflow kills the coordinator 5 s after a task of its run has failed.
-"""
+_WRITE_SECONDS = 2.0
+"""Minimum time between two writes of the study's directory. Metaflow kills the coordinator 5 s after a task has failed."""
 
 
 class Coordinator:
@@ -46,7 +41,7 @@ class Coordinator:
             raise UsageError(
                 "@optuna_coordinator: no step of the flow has @hyperparam. Put it above the @step of the trials."
             )
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        be_quiet()
         self._id, self._total, self._steps = str(flow.coordinator_id), int(flow.n_trials_int), list(trials)
         (objective, said), *_ = trials.values()
         if said != direction:
@@ -54,9 +49,9 @@ class Coordinator:
                 f"@hyperparam says {said}, and @optuna_coordinator {direction}: the study will {direction} {objective}."
             )
         self._storage = InMemoryStorage()
-        self.study = optuna.create_study(study_name=self._id, storage=self._storage, direction=direction)
-        about = {OBJECTIVE: objective, N_TRIALS: self._total, SAMPLER: sampler, SEED: seed}
-        for name, value in {**about, **about_run()}.items():
+        study = optuna.create_study(study_name=self._id, storage=self._storage, direction=direction)
+        self.study = new_study(study, objective, self._total)
+        for name, value in ((SAMPLER, sampler), (SEED, seed)):
             self.study.set_user_attr(name, value)
 
     def run(self, host: str, port: int | None, timeout: float, output_root: str | None) -> optuna.Study:
@@ -64,18 +59,22 @@ class Coordinator:
         if current.origin_run_id or current.retry_count:
             self._take_over()
         address = _serve(self._storage, host, port)
-        rendezvous.forget_old_meetings()
-        Meeting(address).write(self._id)
+        leave_address(self._id, address)
         print(f"The coordinator listens on {address} for {counted(self._total, 'trial')}.")
-        writer, is_over = _Writer(self.study, output_root), False
+        is_over = False
         try:
-            has_all = self._wait(time.monotonic() + timeout, writer)
-            why = "lost: its task ended without it" if has_all else f"it had not ended at the timeout of {timeout:g} s"
-            self._fail_the_rest(why)
+            why = (
+                self._wait(time.monotonic() + timeout, output_root)
+                or f"it had not ended at the timeout of {timeout:g} s"
+            )
+            for trial in self.study.get_trials(deepcopy=False):
+                if not trial.state.is_finished():
+                    self._fail(trial, why)
             is_over = True
-            Meeting(address, is_over).write(self._id)
+            leave_address(self._id, OVER)
         finally:
-            writer.write(has_pages=is_over)
+            if output_root is not None:
+                print(written(self.study, output_root, has_pages=is_over))
         return self.study
 
     def _take_over(self) -> None:
@@ -83,10 +82,8 @@ class Coordinator:
 
         A number that none of them has is waiting, so that the next task gets it.
         """
-        known: dict[int, FrozenTrial] = {}
-        for task, result in self._results().items():
-            if result is not None and result.trial_number >= 0:
-                known[result.trial_number] = result.frozen(task)
+        found = [result.frozen(task) for task, result in self._results().items() if result]
+        known = {trial.number: trial for trial in found if trial.number >= 0}
         for number in range(max(known, default=-1) + 1):
             self.study.add_trial(known.get(number) or create_trial(state=TrialState.WAITING))
         print(f"{counted(len(known), 'trial')} of the run ended before.")
@@ -99,34 +96,34 @@ class Coordinator:
                 ended |= {t.id: getattr(t.data, "trial_result", None) for t in run[name] if t.finished}
         return ended
 
-    def _wait(self, until: float, writer: _Writer) -> bool:
-        """Wait for all tasks, giving up trials that are lost. Return False if time is over before."""
-        leases, looked, is_told = _Leases(), time.monotonic(), False
+    def _wait(self, until: float, output_root: str | None) -> str:
+        """Wait for all tasks, giving up trials that are lost. Return why the rest is lost, "" if time is over before."""
+        leases, timer, looked, written_of = Leases[int](), SaveTimer(_WRITE_SECONDS), time.monotonic(), 0
         while time.monotonic() < until:
             trials = self.study.get_trials(deepcopy=False)
-            for trial in leases.lost(trials):
-                self._fail(trial, f"lost: its task gave no sign of life for {LEASE_SECONDS:g} s")
+            for trial in trials:
+                is_running = trial.state == TrialState.RUNNING
+                if is_running and leases.age(trial.number, trial.system_attrs.get(BEAT)) > LEASE_SECONDS:
+                    self._fail(trial, f"lost: its task gave no sign of life for {LEASE_SECONDS:g} s")
             ended = ended_tasks(trials)
-            if sum(ended.values()) >= self._total:
-                return True
             is_idle = all(ended.values()) and time.monotonic() - looked > _LOOK_SECONDS
-            if is_idle:
-                looked = time.monotonic()
-                try:
-                    if len({*ended, *self._results()}) >= self._total:
-                        return True  # the other tasks have ended without a trial
-                except Exception as error:  # of Metaflow, its metadata service or its datastore
-                    if not is_told:
-                        print(f"The tasks of the run cannot be seen now: {type(error).__name__}: {error}")
-                    is_told = True
-            writer.write_at_times(sum(ended.values()))
+            looked = time.monotonic() if is_idle else looked
+            if sum(ended.values()) >= self._total or (is_idle and self._have_ended(ended)):
+                return "lost: its task ended without it"
+            if output_root is not None and sum(ended.values()) != written_of and timer.is_due():
+                with timer.saving():
+                    written(self.study, output_root, has_pages=False)
+                written_of = sum(ended.values())
             time.sleep(_POLL_SECONDS)
-        return False
+        return ""
 
-    def _fail_the_rest(self, reason: str) -> None:
-        for trial in self.study.get_trials(deepcopy=False):
-            if not trial.state.is_finished():
-                self._fail(trial, reason)
+    def _have_ended(self, ended: Mapping[str, bool]) -> bool:
+        """Return whether all tasks have, also those that had no trial."""
+        try:
+            return len({*ended, *self._results()}) >= self._total
+        except Exception as error:  # of Metaflow, its metadata service or its datastore
+            print(f"The tasks of the run cannot be seen now: {type(error).__name__}: {error}")
+            return False
 
     def _fail(self, trial: FrozenTrial, reason: str) -> None:
         try:
@@ -135,55 +132,6 @@ class Coordinator:
         except optuna.exceptions.UpdateFinishedTrialError:
             return  # it has ended just now
         print(f"Trial {trial.number} failed: {reason}.")
-
-
-@dataclass
-class _Leases:
-    """The last signs of life of trials, by this process's clock alone."""
-
-    _seen: dict[int, tuple[int, float]] = field(default_factory=dict)
-
-    def lost(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Return the running trials that gave no sign of life for too long."""
-        now, found = time.monotonic(), []
-        for trial in trials:
-            if trial.state != TrialState.RUNNING:
-                continue
-            beat = trial.system_attrs.get(BEAT, 0)
-            last, since = self._seen.get(trial.number, (-1, now))
-            self._seen[trial.number] = (beat, since if beat == last else now)
-            if beat == last and now - since > LEASE_SECONDS:
-                found.append(trial)
-        return found
-
-
-class _Writer:
-    """A writer of the study's directory, which leaves a partial study when Metaflow kills the coordinator with its run."""
-
-    def __init__(self, study: optuna.Study, output_root: str | None):
-        self._study, self._root = study, output_root
-        self._written, self._next = 0, 0.0
-
-    def write_at_times(self, ended: int) -> None:
-        """Write it if more trials have ended and it was not written just now."""
-        if ended != self._written and time.monotonic() > self._next:
-            began = time.monotonic()
-            self.write(has_pages=False)
-            now = time.monotonic()
-            self._written, self._next = ended, now + max(_WRITE_SECONDS, _SHARE * (now - began))
-
-    def write(self, has_pages: bool) -> None:
-        """Write it. At the end, with pages, say where it is, or why that is not possible: the study is kept in Metaflow, too."""
-        if self._root is None:
-            return
-        from hyperlax.metaflow.directory import write_study
-
-        try:
-            said = f"The study is in {write_study(self._study, self._root, has_pages)}."
-        except (HyperlaxError, OSError) as error:
-            said = f"The study's directory is not written: {error}"
-        if has_pages:
-            print(said)
 
 
 def ended_tasks(trials: Sequence[FrozenTrial]) -> dict[str, bool]:
@@ -195,16 +143,10 @@ def ended_tasks(trials: Sequence[FrozenTrial]) -> dict[str, bool]:
 def _serve(storage: InMemoryStorage, host: str, port: int | None) -> str:
     """Serve a storage from a thread that ends with this process. Return its address, host:port.
 
-    gRPC would share a port that another coordinator listens on, so a taken one is refused here.
+    Raises OSError for a port that is taken: gRPC would share it with another coordinator.
     """
     with socket.socket() as probe:
-        try:
-            probe.bind((host, port or 0))
-        except OSError as error:
-            problem = f"@optuna_coordinator: cannot listen on {host}:{port or 0} ({error.strerror})."
-            raise UsageError(f"{problem} Choose another port, or leave it out.") from error
-        port = probe.getsockname()[1]
-    warnings.simplefilter("ignore", ExperimentalWarning)
-    arguments = {"host": host, "port": port}
-    threading.Thread(target=run_grpc_proxy_server, args=(storage,), kwargs=arguments, daemon=True).start()
-    return f"{socket.gethostname() if host == '0.0.0.0' else host}:{port}"
+        probe.bind((host, port or 0))
+        free: int = probe.getsockname()[1]
+    threading.Thread(target=partial(run_grpc_proxy_server, storage, host=host, port=free), daemon=True).start()
+    return f"{socket.gethostname() if host == '0.0.0.0' else host}:{free}"

@@ -18,15 +18,14 @@ from optuna.trial import FixedTrial, Trial, TrialState
 
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.metaflow.coordinator import Coordinator
-from hyperlax.metaflow.inputs import TrialConfig
-from hyperlax.metaflow.results import OUTPUT_ROOT, REASON, TrialResult
-from hyperlax.metaflow.trials import SAMPLERS, StudyOverError, add_trial, live_trial
+from hyperlax.metaflow.rendezvous import OUTPUT_ROOT, REASON, SAMPLERS, StudyOverError, add_trial, live_trial
+from hyperlax.metaflow.results import TrialConfig, TrialResult, be_quiet
 from hyperlax.samplers.registry import SAMPLERS as SAMPLER_ROWS
 from hyperlax.tasks import Direction
 from hyperlax.user_code import in_one_line
 
 Step = Callable[..., None]
-Tell = Callable[[TrialState, float | None, str], TrialResult]
+Tell = Callable[[TrialResult], TrialResult]
 MARK = "hyperlax_trials"
 """The attribute of a step that trains trials: its objective and direction."""
 
@@ -105,14 +104,16 @@ def hyperparam(
         @functools.wraps(step)
         def training(flow: Any) -> None:
             if suppress_logs:
-                optuna.logging.set_verbosity(optuna.logging.WARNING)
+                be_quiet()
+            began = datetime.now()
             try:
                 with asked(flow) as (trial, tell):
-                    flow.trial_result = tell(*_train(flow, step, objective, trial))
+                    result = tell(TrialResult.of(trial, began, *_train(flow, step, objective, trial)))
             except StudyOverError as error:
-                flow.trial_result = TrialResult.of(None, TrialState.FAIL, datetime.now(), reason=str(error))
-            if flow.trial_result.reason:
-                print(f"Trial {flow.trial_result.trial_number} failed: {flow.trial_result.reason}.")
+                result = TrialResult.of(None, began, TrialState.FAIL, None, str(error))
+            flow.trial_result = result
+            if result.reason:
+                print(f"Trial {result.trial_number} failed: {result.reason}.")
             if flow._transition is None:  # the step has not reached its self.next(), which Metaflow demands
                 flow._transition = (flow._graph[current.step_name].out_funcs, None)
 
@@ -148,20 +149,18 @@ def _asked(flow: Any) -> Iterator[tuple[Trial, Tell]]:
         raise UsageError(
             "@hyperparam: self.coordinator_id is missing. Set it to current.run_id in a step before, or use mode='batch'."
         )
-    began, task = datetime.now(), current.task_id or ""
+    task = current.task_id or ""
     with live_trial(coordinator_id, address, flow.index or 0, task) as (study, trial):
 
-        def tell(state: TrialState, value: float | None, reason: str) -> TrialResult:
-            result = TrialResult.of(trial, state, began, value=value, reason=reason)
+        def tell(result: TrialResult) -> TrialResult:
             try:
-                if reason:
-                    trial.set_user_attr(REASON, reason)
-                ended = study.tell(trial, value, state)
+                if result.reason:
+                    trial.set_user_attr(REASON, result.reason)
+                ended = study.tell(trial, result.value, result.optuna_state)
             except grpc.RpcError:  # the coordinator is gone; one that was started again does not know this trial
-                number = add_trial(coordinator_id, address, result.frozen(task))
-                return replace(result, trial_number=number)
+                return replace(result, trial_number=add_trial(coordinator_id, address, result.frozen(task)))
             except ValueError:  # Optuna refuses a trial that has been given up
-                return TrialResult.of(trial, TrialState.FAIL, began, reason=reason or "its result came too late")
+                return replace(result, state="failed", value=None, reason=result.reason or "its result came too late")
             return replace(result, value=ended.value, intermediate_values=ended.intermediate_values)
 
         yield trial, tell
@@ -169,19 +168,14 @@ def _asked(flow: Any) -> Iterator[tuple[Trial, Tell]]:
 
 @contextmanager
 def _given(flow: Any) -> Iterator[tuple[FixedTrial, Tell]]:
-    """Yield the trial that this task was given, and how to end it."""
+    """Yield the trial that this task was given, and how to end it: there is nobody to tell."""
     config = flow.input
     if not isinstance(config, TrialConfig):
         raise UsageError(
             "@hyperparam: in batch mode the step is a foreach over what create_study_inputs returns, "
             f"and this task's input is {type(config).__name__}."
         )
-    trial, began = FixedTrial(config.params, config.trial_number), datetime.now()
-
-    def tell(state: TrialState, value: float | None, reason: str) -> TrialResult:
-        return TrialResult.of(trial, state, began, value=value, reason=reason)
-
-    yield trial, tell
+    yield FixedTrial(config.params, config.trial_number), lambda result: result
 
 
 def _trials_of(flow: Any) -> dict[str, tuple[str, str]]:

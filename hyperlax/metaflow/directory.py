@@ -1,6 +1,6 @@
 """The study of a flow as a directory of Hyperlax: a sweep over the configurations that the flow's trials chose.
 
-Each time a whole new directory is made beside the old one, and then takes its place.
+Each time all files are written into a directory beside it, and then take the place of those before.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from hyperlax import space as spaces
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.config.configurations import write_samples
 from hyperlax.config.kinds import kind_of
@@ -27,18 +28,10 @@ from hyperlax.config.options import SweepOptions
 from hyperlax.config.settling import settled
 from hyperlax.errors import UsageError
 from hyperlax.fields import dotted, filled
-from hyperlax.metaflow.results import DIRECTORY, FILE, FLOW, N_TRIALS, OBJECTIVE, OUTPUT_ROOT, REASON, RUN
+from hyperlax.metaflow.rendezvous import DIRECTORY, FILE, FLOW, N_TRIALS, OBJECTIVE, OUTPUT_ROOT, REASON, RUN
 from hyperlax.recipe import of_task
 from hyperlax.samplers.fixed import Presampled
-from hyperlax.space import (
-    Categorical,
-    Distribution,
-    LogUniform,
-    LogUniformDiscrete,
-    QUniform,
-    UniformContinuous,
-    UniformDiscrete,
-)
+from hyperlax.space import Distribution
 from hyperlax.study import manifest as manifests
 from hyperlax.study.batch_files import UNKNOWN_AFTER_AN_ERROR, write_batch
 from hyperlax.study.directory import StudyDirectory, study_directory
@@ -111,22 +104,13 @@ def write_data(study: optuna.Study, output_root: str) -> Path:
 
 
 def _replace(root: Path, new: Path) -> None:
-    """Let a directory take the place of `root`, whose other files it keeps. A process may have been killed anywhere in here."""
-    old = root.with_name(f".{root.name}.old")
-    if root.exists():
-        _keep(old, root)
-        root.rename(old)
-    new.rename(root)
-    _keep(old, root)
-
-
-def _keep(old: Path, root: Path) -> None:
-    """Move what is in the old directory alone into the new one, and remove the old one, if it exists."""
-    if old.exists():
-        for path in old.iterdir():
-            if not (root / path.name).exists():
-                path.rename(root / path.name)
-        shutil.rmtree(old)
+    """Move what is in a directory into `root`, in place of what has the same names there. Other files of a user stay."""
+    root.mkdir(exist_ok=True)
+    for path in new.iterdir():
+        if path.is_dir():
+            shutil.rmtree(root / path.name, ignore_errors=True)
+        path.replace(root / path.name)
+    new.rmdir()
 
 
 def _write(directory: StudyDirectory, options: SweepOptions, recipe: Presampled, trials: Sequence[FrozenTrial]) -> None:
@@ -149,7 +133,9 @@ def _write(directory: StudyDirectory, options: SweepOptions, recipe: Presampled,
 def _write_batch(state: StudyState, directory: StudyDirectory, scoring: Scoring, ended: Sequence[FrozenTrial]) -> None:
     outcomes = tuple(_outcome(trial, state, scoring) for trial in ended)
     seconds = sum(outcome.train_seconds for outcome in outcomes)
-    timing = {**dict.fromkeys(UNKNOWN_AFTER_AN_ERROR), "wall_seconds": _wall_seconds(ended), "train_seconds": seconds}
+    times = [time for trial in ended for time in (trial.datetime_start, trial.datetime_complete) if time]
+    wall = (max(times) - min(times)).total_seconds() if times else 0.0
+    timing = {**dict.fromkeys(UNKNOWN_AFTER_AN_ERROR), "wall_seconds": wall, "train_seconds": seconds}
     batch = BatchResult(outcomes, timing)
     results, path = scoring.results(batch), state.new_batch(0)
     write_batch(path, directory.root, batch, results, scoring.scale, (scoring.leading,))
@@ -164,8 +150,9 @@ def _outcome(trial: FrozenTrial, state: StudyState, scoring: Scoring) -> Outcome
     name = trial.state.name if points or trial.state != TrialState.PRUNED else TrialState.FAIL.name
     reason = trial.user_attrs.get(REASON, "") if name != TrialState.COMPLETE.name else ""
     if name == TrialState.FAIL.name:
-        middle = _not_chosen(trial, dotted(state.trial(trial.number).config))
-        reason = ". ".join(filter(None, [reason or "its task failed", middle]))
+        config, reason = dotted(state.trial(trial.number).config), reason or "its task failed"
+        if others := [name for name, value in config.items() if name not in trial.params and value != _UNUSED]:
+            reason += f". It had not chosen {', '.join(others)}: the middle of the range stands there"
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     return Outcome(state.trial(trial.number), name, reason, curve, 0, seconds)
 
@@ -177,18 +164,6 @@ def _points(trial: FrozenTrial) -> dict[int, float]:
     if trial.value is not None and list(points.values())[-1:] != [trial.value]:
         points[max(points, default=0) + 1] = trial.value
     return points
-
-
-def _not_chosen(trial: FrozenTrial, config: Mapping[str, Any]) -> str:
-    """Return a sentence on the hyperparameters whose values are not the trial's own; "" if there are none."""
-    names = [name for name, value in config.items() if name not in trial.params and value != _UNUSED]
-    return f"It had not chosen {', '.join(names)}: the middle of the range stands there" if names else ""
-
-
-def _wall_seconds(trials: Sequence[FrozenTrial]) -> float:
-    began = [trial.datetime_start for trial in trials if trial.datetime_start]
-    ended = [trial.datetime_complete for trial in trials if trial.datetime_complete]
-    return (max(ended) - min(began)).total_seconds() if began and ended else 0.0
 
 
 def _recipe(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Presampled:
@@ -236,21 +211,21 @@ def _choices(choices: Sequence[Any], values: Mapping[int, Any]) -> tuple[Distrib
     kinds = {type(choice) for choice in choices}
     keep = (lambda value: value) if len(kinds) == 1 and kinds <= {bool, int, float, str} else str
     distinct = tuple(dict.fromkeys(keep(choice) for choice in choices))
-    return Categorical(values=distinct), {number: keep(value) for number, value in values.items()}
+    return spaces.Categorical(values=distinct), {number: keep(value) for number, value in values.items()}
 
 
 def _range(found: Sequence[BaseDistribution]) -> Distribution:
     """Return the range that holds those of all trials."""
     ranges = [one for one in found if isinstance(one, (IntDistribution, FloatDistribution))]
-    low, high = min(one.low for one in ranges), max(one.high for one in ranges)
-    steps = {one.step for one in ranges}
-    step = steps.pop() if len(set(found)) == 1 else None
+    low, high = domain = min(one.low for one in ranges), max(one.high for one in ranges)
+    step = ranges[0].step if len(set(found)) == 1 else None
+    is_log = all(one.log for one in ranges)
     if low == high:
-        return Categorical(values=(low,))
+        return spaces.Categorical(values=(low,))
     if all(isinstance(one, IntDistribution) for one in ranges):
-        if all(one.log for one in ranges):
-            return LogUniformDiscrete(domain=(low, high))
-        return UniformDiscrete(domain=(low, high), step=int(step or 1))
-    if all(one.log for one in ranges):
-        return LogUniform(domain=(low, high))
-    return QUniform(domain=(low, high), q=step) if step else UniformContinuous(domain=(low, high))
+        if is_log:
+            return spaces.LogUniformDiscrete(domain=domain)
+        return spaces.UniformDiscrete(domain=domain, step=int(step or 1))
+    if is_log:
+        return spaces.LogUniform(domain=domain)
+    return spaces.QUniform(domain=domain, q=step) if step else spaces.UniformContinuous(domain=domain)

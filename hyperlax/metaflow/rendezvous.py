@@ -1,43 +1,62 @@
-"""The place where a flow's coordinator leaves its address for the trials: a file in a directory that all of them see."""
+"""Trials and their coordinator: its address, in a directory that all tasks see, the connection over gRPC, and signs of life."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import grpc
+import optuna
+from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.storages import GrpcStorageProxy
+from optuna.trial import FrozenTrial, Trial
+
 from hyperlax.errors import HyperlaxError
-from hyperlax.files import decode, state_directory, write_json
+from hyperlax.files import read_text, state_directory, write_text
+from hyperlax.samplers.base import derive_seed
 
-VARIABLE = "HYPERLAX_RENDEZVOUS"
-_KEPT_SECONDS = 7 * 24 * 3600.0
-"""Time after which files of ended coordinators are removed."""
+VARIABLE, OVER = "HYPERLAX_RENDEZVOUS", "over"
+OUTPUT_ROOT = "my_optuna_studies"
+REASON = "reason"
+"""The user attribute of a trial with the reason of its failure."""
+TASK, BEAT = "hyperlax:task", "hyperlax:beat"
+"""The system attributes of a trial: the id of the task that trains it, and what that counts up meanwhile."""
+OBJECTIVE, N_TRIALS, SAMPLER, SEED = "hyperlax:objective", "hyperlax:n_trials", "hyperlax:sampler", "hyperlax:seed"
+"""User attributes of a study: the name of its objective, the trials of its run, and how they suggest."""
+FLOW, FILE, RUN, DIRECTORY = "hyperlax:flow", "hyperlax:file", "hyperlax:run", "hyperlax:directory"
+"""User attributes of a study: the name and file of its flow, the id of the run, and the directory that it was last written into."""
+_BEAT_SECONDS = 5.0
+_PATIENCE = 120.0
+"""Seconds for which a trial tries to reach the coordinator."""
+_POLL_SECONDS = 0.5
+_QUIET: dict[str, Any] = {"warn_independent_sampling": False}
+SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
+    "tpe": lambda seed, own: TPESampler(seed=own),
+    "random": lambda seed, own: RandomSampler(own),
+    "cmaes": lambda seed, own: CmaEsSampler(seed=own, independent_sampler=RandomSampler(own), **_QUIET),
+    "qmc": lambda seed, own: QMCSampler(scramble=True, seed=seed, independent_sampler=RandomSampler(own), **_QUIET),
+}
+"""Name -> makes a sampler from the seed of the study and that of the trial. Each trial suggests in its own process."""
 
 
-@dataclass(frozen=True)
-class Meeting:
-    """The content of a coordinator's file. address: host:port. is_over: whether it has ended, with the study of its run."""
-
-    address: str
-    is_over: bool = False
-
-    def write(self, coordinator_id: str) -> None:
-        """Write it for the trials of a coordinator."""
-        path = _path(coordinator_id)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(path, asdict(self))
+class StudyOverError(HyperlaxError):
+    """An error of a trial whose coordinator has ended."""
 
 
-def find_meeting(coordinator_id: str) -> Meeting | None:
-    """Return what a coordinator has written, None if that is nothing so far."""
+def leave_address(coordinator_id: str, address: str) -> None:
+    """Leave a coordinator's address, host:port, for the trials of its run; `OVER` in its place once the coordinator has ended."""
     path = _path(coordinator_id)
-    return decode(path, Meeting) if path.exists() else None
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_text(path, address)
 
 
-def await_coordinator(coordinator_id: str, timeout: float = 120, poll_interval: float = 0.5) -> str:
+def await_coordinator(coordinator_id: str, timeout: float = 120, poll_interval: float = _POLL_SECONDS) -> str:
     """Wait until the coordinator of a run can be reached. Return its address, host:port.
 
     Args:
@@ -47,27 +66,126 @@ def await_coordinator(coordinator_id: str, timeout: float = 120, poll_interval: 
     Raises HyperlaxError if it cannot be reached in that time.
     """
     until = time.monotonic() + timeout
-    while (found := find_meeting(coordinator_id)) is None:
+    while not (found := _address(coordinator_id)):
         if time.monotonic() > until:
             raise HyperlaxError(
                 f"The coordinator of run {coordinator_id} was not there after {timeout:g} s. Its step needs a worker of its own "
                 f"(max-workers of at least 2), and a task on another machine the same directory in {VARIABLE}."
             )
         time.sleep(poll_interval)
-    return found.address
+    return found
 
 
-def forget_old_meetings() -> None:
-    """Remove files of coordinators that ended long ago."""
-    for path in _directory().glob("*.json"):
-        with suppress(OSError, HyperlaxError):
-            if time.time() - path.stat().st_mtime > _KEPT_SECONDS and decode(path, Meeting).is_over:
-                path.unlink()
+@contextmanager
+def live_trial(
+    coordinator_id: str | None, address: str | None, index: int, task: str
+) -> Iterator[tuple[optuna.Study, Trial]]:
+    """Yield the coordinator's study and a new trial of it, alive for the block. The connection is closed at its end.
+
+    Args:
+      coordinator_id: Where the address is found, also that of a coordinator that was started again.
+      address: Used without an id.
+      index: Number of the task, from which the sampler's seed follows.
+      task: Id of the task.
+
+    Raises HyperlaxError if the coordinator cannot be reached, StudyOverError if it has ended.
+    """
+    with _connected(coordinator_id, address) as (storage, study):
+        about = study.user_attrs
+        study.sampler = SAMPLERS[about[SAMPLER]](about[SEED], derive_seed(about[SEED], index))
+        trial = study.ask()
+        storage.set_trial_system_attr(trial._trial_id, TASK, task)
+        with _alive(storage, trial._trial_id):
+            yield study, trial
 
 
-def _directory() -> Path:
-    return Path(os.environ.get(VARIABLE) or state_directory() / "metaflow")
+def add_trial(coordinator_id: str | None, address: str | None, trial: FrozenTrial) -> int:
+    """Add a trial that has ended to the coordinator's study, unless it is there. Return its number.
+
+    Raises the errors of `live_trial`.
+    """
+
+    def is_there(other: FrozenTrial) -> bool:
+        return other.state.is_finished() and other.system_attrs.get(TASK) == trial.system_attrs[TASK]
+
+    with _connected(coordinator_id, address) as (_, study):
+        if not any(other.number == trial.number and is_there(other) for other in study.trials):
+            study.add_trial(trial)
+        return max(other.number for other in study.trials if is_there(other))
 
 
 def _path(coordinator_id: str) -> Path:
-    return _directory() / f"{quote(coordinator_id, safe='')}.json"
+    directory = Path(os.environ.get(VARIABLE) or state_directory() / "metaflow")
+    return directory / quote(coordinator_id, safe="")
+
+
+def _address(coordinator_id: str) -> str:
+    """Return what a coordinator has left, "" if that is nothing so far."""
+    path = _path(coordinator_id)
+    return read_text(path) if path.exists() else ""
+
+
+@contextmanager
+def _connected(coordinator_id: str | None, address: str | None) -> Iterator[tuple[GrpcStorageProxy, optuna.Study]]:
+    """Yield the coordinator's storage, and its study."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        place = address or "" if coordinator_id is None else _address(coordinator_id)
+        if found := _reached(place, coordinator_id):
+            break
+        if time.monotonic() > until:
+            raise HyperlaxError(
+                f"The coordinator cannot be reached at {place or 'any address'} after {_PATIENCE:g} s. Look at the log of its "
+                "step; a run whose coordinator has failed is continued by `resume`."
+            )
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield found
+    finally:
+        found[0].close()
+
+
+def _reached(address: str, coordinator_id: str | None) -> tuple[GrpcStorageProxy, optuna.Study] | None:
+    """Return the storage at an address and its study, None if no coordinator of this id is there."""
+    if address == OVER:
+        raise StudyOverError("the coordinator of its run has ended")
+    host, _, port = address.rpartition(":")
+    if not host:
+        return None
+    _go_directly_to(host)
+    storage = GrpcStorageProxy(host=host, port=int(port))
+    with suppress(grpc.RpcError):
+        names = optuna.get_all_study_names(storage)
+        if names and coordinator_id in (None, names[0]):
+            return storage, optuna.load_study(study_name=names[0], storage=storage)
+    storage.close()
+    return None
+
+
+def _go_directly_to(host: str) -> None:
+    """Add a host to those that gRPC does not reach through a proxy: it sends what is for localhost through http_proxy, too."""
+    known = next((os.environ[name] for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY") if os.environ.get(name)), "")
+    if host not in known.split(","):
+        os.environ.update(no_grpc_proxy=f"{known},{host}".lstrip(","))
+
+
+@contextmanager
+def _alive(storage: GrpcStorageProxy, trial_id: int) -> Iterator[None]:
+    """Give signs of life of a trial for the block."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        number = 0
+        while not ended.wait(_BEAT_SECONDS):
+            number += 1
+            # the trial ends now, or the coordinator is gone, which the trial itself will notice
+            with suppress(Exception):
+                storage.set_trial_system_attr(trial_id, BEAT, number)
+
+    thread = threading.Thread(target=beat, name="hyperlax-beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,28 +1,27 @@
-"""The result of a trial as its task leaves it in Metaflow's datastore, and what a study says about its run."""
+"""The results of trials as their tasks leave them in Metaflow's datastore, and the batch mode, whose study is made from them."""
 
 from __future__ import annotations
 
 import os
 import sys
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import optuna
+from metaflow import current  # pyright: ignore[reportPrivateImportUsage]
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, QMCSampler
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
-REASON = "reason"
-"""The user attribute of a trial with the reason of its failure."""
-TASK = "hyperlax:task"
-"""The system attribute of a trial with the id of the task that trains it."""
-OUTPUT_ROOT = "my_optuna_studies"
-OBJECTIVE, N_TRIALS = "hyperlax:objective", "hyperlax:n_trials"
-"""User attributes of a study: the name of its objective, and the trials of its run."""
-FLOW, FILE, RUN = "hyperlax:flow", "hyperlax:file", "hyperlax:run"
-"""User attributes of a study: the name and the file of its flow, and the id of the run."""
-DIRECTORY = "hyperlax:directory"
-"""The user attribute with the directory that a study was written into last."""
-_STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
+from hyperlax.errors import HyperlaxError, counted
+from hyperlax.metaflow.rendezvous import FILE, FLOW, N_TRIALS, OBJECTIVE, OUTPUT_ROOT, REASON, RUN, TASK
+from hyperlax.tasks import Direction
+
+_WORDS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 @dataclass(frozen=True)
@@ -45,20 +44,22 @@ class TrialResult:
 
     @classmethod
     def of(
-        cls, trial: Trial | FixedTrial | FrozenTrial | None, state: TrialState, began: datetime, **more: Any
+        cls, trial: Trial | FixedTrial | None, began: datetime, state: TrialState, value: float | None, reason: str
     ) -> TrialResult:
         """Return the result of a trial that began then and ends now; None stands for one that could not begin."""
-        seconds = (datetime.now() - began).total_seconds()
         params, distributions = (dict(trial.params), dict(trial.distributions)) if trial else ({}, {})
-        number = trial.number if trial else -1
-        word = _STATES.get(state, "failed")
-        return cls(number, params, more.pop("value", None), word, seconds, began, distributions, **more)
+        number, seconds = trial.number if trial else -1, (datetime.now() - began).total_seconds()
+        return cls(number, params, value, _WORDS[state], seconds, began, distributions, reason=reason)
 
-    def frozen(self, task: str | None = None) -> FrozenTrial:
+    @property
+    def optuna_state(self) -> TrialState:
+        """State, as Optuna has it."""
+        return next(state for state, word in _WORDS.items() if word == self.state)
+
+    def frozen(self, task: str = "") -> FrozenTrial:
         """Return it as a trial for `Study.add_trial`. task: the id of its task, if that is known."""
-        state = next((state for state, word in _STATES.items() if word == self.state), TrialState.FAIL)
         found = create_trial(
-            state=state,
+            state=self.optuna_state,
             value=self.value,
             params=self.params,
             distributions=self.distributions,
@@ -72,10 +73,97 @@ class TrialResult:
         return found
 
 
-def about_run() -> dict[str, Any]:
-    """Return the user attributes of a study that say which run of a flow it is of; {} outside of a run."""
-    from metaflow import current  # pyright: ignore[reportPrivateImportUsage]
+@dataclass(frozen=True)
+class TrialConfig:
+    """A configuration for a task of a `foreach`. params: hyperparameter -> value."""
 
-    if not current.is_running_flow:
-        return {}
-    return {FLOW: current.flow_name, FILE: os.path.abspath(sys.argv[0]), RUN: current.run_id}
+    trial_number: int
+    params: dict[str, Any]
+    direction: str = "minimize"
+
+
+def create_study_inputs(
+    search_space: Callable[[Trial], Any],
+    n_trials: int,
+    sampler: BaseSampler | None = None,
+    direction: Direction = "minimize",
+) -> list[TrialConfig]:
+    """Return the configurations of all trials, for a `foreach`. None of them follows from a result.
+
+    Args:
+      search_space: Called with each trial, of which it asks the same `suggest_...` as the step of the trials.
+      n_trials: How many.
+      sampler: Any of Optuna's; a Sobol sequence by default.
+      direction: "minimize" or "maximize".
+    """
+    be_quiet()
+    sampler = sampler or QMCSampler(scramble=True, seed=42, warn_independent_sampling=False)
+    study = optuna.create_study(direction=direction, sampler=sampler)
+    trials = []
+    for _ in range(n_trials):
+        trials.append(study.ask())
+        search_space(trials[-1])
+    return [TrialConfig(trial.number, dict(trial.params), direction) for trial in trials]
+
+
+def rebuild_study(
+    inputs: Iterable[Any],
+    objective: str,
+    direction: Direction = "minimize",
+    study_name: str | None = None,
+    output_root: str | None = OUTPUT_ROOT,
+) -> optuna.Study:
+    """Return the Optuna study of the tasks that a join gets, or of `task.data` of tasks that Metaflow's client returns.
+
+    A task without a result, such as one that was killed, is a trial that failed.
+
+    Args:
+      inputs: Anything with `trial_result`, as `@hyperparam` leaves it.
+      objective: The name of what the trials reached.
+      direction: "minimize" or "maximize".
+      study_name: Of the Optuna study.
+      output_root: Write the study as a directory of Hyperlax below this one, if this is called in a step; None writes nothing.
+
+    Raises HyperlaxError if no trial is complete.
+    """
+    be_quiet()
+    results = [getattr(one, "trial_result", None) for one in inputs]
+    study = new_study(optuna.create_study(direction=direction, study_name=study_name), objective, len(results))
+    known = {result.trial_number: result.frozen() for result in results if result}
+    lost = create_trial(state=TrialState.FAIL, user_attrs={REASON: "lost: its task has left no result"})
+    for number in range(max(len(results), max(known, default=-1) + 1)):
+        study.add_trial(known.get(number, lost))
+    if output_root is not None and current.is_running_flow and results:
+        print(written(study, output_root))
+    if not any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
+        reason = next((result.reason for result in results if result and result.reason), "there are none")
+        raise HyperlaxError(
+            f"rebuild_study: no complete one among {counted(len(results), 'trial')}. The first reason: {reason}."
+        )
+    return study
+
+
+def new_study(study: optuna.Study, objective: str, total: int) -> optuna.Study:
+    """Note in a study what it is of: the objective, the trials, and the run of a flow if this is one. Return it."""
+    about: dict[str, Any] = {OBJECTIVE: objective, N_TRIALS: total}
+    if current.is_running_flow:
+        about |= {FLOW: current.flow_name, FILE: os.path.abspath(sys.argv[0]), RUN: current.run_id}
+    for name, value in about.items():
+        study.set_user_attr(name, value)
+    return study
+
+
+def written(study: optuna.Study, output_root: str, has_pages: bool = True) -> str:
+    """Write a study's directory. Return a sentence on where it is, or why that is not possible: Metaflow keeps the study, too."""
+    from hyperlax.metaflow.directory import write_study
+
+    try:
+        return f"The study is in {write_study(study, output_root, has_pages)}."
+    except (HyperlaxError, OSError) as error:
+        return f"The study's directory is not written: {error}"
+
+
+def be_quiet() -> None:
+    """Leave out what Optuna says of each trial, and that its proxy and others are experimental."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", ExperimentalWarning)

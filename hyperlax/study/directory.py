@@ -69,7 +69,7 @@ _OWN: dict[str, str] = {
     PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
     rf"({CONFIRMATION}/)?{CHECKPOINTS}": SAVED,
     rf"({CONFIRMATION}/)?{OWN_FILES}": "",
-    rf"({CONFIRMATION}/)?{OWN_FILES}/(trial_\d+|\.trial_\d+\.tmp)(/.*)?": r".*",
+    rf"({CONFIRMATION}/)?{OWN_FILES}/trial_\d+(/.*)?": r".*",
     CONFIRMATION: "",
     WORK: FILES,
     _EXEC: _one_of(SUCCESS),

@@ -74,7 +74,9 @@ def _train_for_leader(root: Path, share: Share) -> int | None:
     if not is_led:
         return None
     if how != "exited with status 0":
-        raise HyperlaxError(f"The agent that trained for the study in {root} {how}.")
+        raise HyperlaxError(
+            f"The agent that trained for the study in {root} {how}. To continue, run the command again."
+        )
     return 0
 
 

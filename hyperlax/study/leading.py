@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.backends.desk import check_there
+from hyperlax.backends.agents import OwnAgents
+from hyperlax.backends.base import Backend, EngineConfig, narrowest
+from hyperlax.backends.desk import LEASE_SECONDS, AgentCard
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, shares
 from hyperlax.backends.open_agents import make_agents
+from hyperlax.backends.wire import Engine
 from hyperlax.backends.work import Work
 from hyperlax.config.stored import read_arguments
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -22,31 +27,36 @@ from hyperlax.errors import STOPPED, TERMINATED, UsageError
 from hyperlax.files import staying
 from hyperlax.recipe import Recipe
 from hyperlax.study.directory import CHECKPOINTS, StudyDirectory
-from hyperlax.study.io_errors import ending_on_io_error, run_again
+from hyperlax.study.io_errors import IoProblem, ending_on_io_error, run_again
 from hyperlax.study.lock import holder_of
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
-from hyperlax.study.study_run import MakeBackend, local_backend
+from hyperlax.study.study_run import MakeBackend, local_backend, local_planner
 
 log = logging.getLogger(__name__)
+
+_ASK_SECONDS = 1.0
+"""Seconds after which a leader that waits for the first agent says again that it lives."""
 
 
 def run_with_agents(
     directory: Path,
     count: int,
     tracked: Callable[[EngineConfig], EngineConfig],
-    run: Callable[[MakeBackend], int],
+    run: Callable[..., int],
     begun: str = "",
 ) -> int:
     """Run a study whose batches agents train. Returns the exit status.
 
     Args:
       directory: Of the study.
-      count: Agents that are started on this machine, which they divide.
+      count: Agents that are started on this machine, which they divide. If there are none, the first that joins chooses programs.
       tracked: Returns a configuration with the place where commands are tracked.
-      run: Runs the study with the backend that this makes, and returns the exit status.
+      run: Runs the study with what `make_backend` returns, and returns the exit status. stop: see `run_study`.
       begun: A sentence to log once this process leads, if any.
     """
     work, local, notes = Work(directory), LocalAgents(directory), [begun] if begun else []
+    stop = StopRequest()
+    first = FirstAgent(work, local, stop)
     leave_gpu_memory()
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
@@ -54,14 +64,17 @@ def run_with_agents(
             log.info("%s", notes.pop())
         work.set_ended(False)
         config = tracked(config)
+        if not count:
+            return first.make_backend(config, checkpoints)
         planner = local_backend(config, checkpoints)
         local.shares = local.shares or _shares(count, planner.slots, config)
         return make_agents(work, planner, config, device_of(config), local, checkpoints)
 
     try:
-        status = run(make_backend)
-        if work.root.is_dir():
-            work.set_ended(status not in STOPPED)
+        status = run(make_backend=make_backend, stop=None if count else stop)
+        with suppress(OSError):  # agents see in the files of the study that it has ended
+            if work.root.is_dir():
+                work.set_ended(status not in STOPPED)
     finally:
         local.close()
     return status
@@ -90,6 +103,62 @@ def device_of(config: EngineConfig) -> str:
     from hyperlax.engine.device import identity
 
     return identity()["device"]
+
+
+class FirstAgent:
+    """The first agent of a study whose agents are on other machines than its leader. That agent chooses programs, lanes and slots.
+
+    A configuration without tickets is the question, and a card that an agent has written since is the answer.
+    """
+
+    def __init__(
+        self,
+        desk: Work,
+        agents: OwnAgents,
+        stop: StopRequest,
+        machines: Callable[[], int] = lambda: 1,
+        lease: float = LEASE_SECONDS,
+    ):
+        """Make one that is asked once. stop: ends the waiting. machines: returns how many agents there are. lease: see `Agents`."""
+        self._desk, self._agents, self._stop, self._machines, self._lease = desk, agents, stop, machines, lease
+        self._card: AgentCard | None = None
+
+    def make_backend(self, config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+        """Return the backend of a study that agents train as on the first one's machine. Wait for it, unless it is known.
+
+        If a stop is requested meanwhile, the backend is planned for this machine, and trains nothing.
+        """
+        card, device = self._card or self._wait(config), ""
+        if card is None:
+            planner = local_planner(config, checkpoints)
+        else:
+            self._card, slots = card, card.slots * self._machines()
+            width = config.super_batch or narrowest(card.lanes * slots, config.num_trials)
+            chosen = {**card.packing, "super_batch": width} if config.chosen is None else config.chosen
+            planner = local_planner(replace(config, chosen=chosen), checkpoints)
+            planner.slots, planner.device = slots, card.machine
+            device = card.device if _has_programs(config) else ""
+        return make_agents(self._desk, planner, config, device, self._agents, checkpoints, self._lease)
+
+    def _wait(self, config: EngineConfig) -> AgentCard | None:
+        """Return the card of an agent that has chosen, or of any if the choice is known. Return None if a stop is requested."""
+        before, asked = self._desk.cards(), -math.inf
+        engine = Engine.of(config, config.chosen, "", self._lease)
+        self._desk.set_stopping(False)
+        self._desk.put_engine(engine.digest, engine.to_json())
+        log.info("Waiting for the first agent. %s", self._desk.invitation)
+        while not self._stop.is_set():
+            if time.monotonic() - asked > _ASK_SECONDS:
+                asked = time.monotonic()
+                self._desk.lead(engine.digest)
+            self._agents.start()
+            self._agents.dead()
+            for agent, (card, written) in self._desk.cards().items():
+                is_new = agent not in before or written != before[agent][1]
+                if is_new and (config.chosen is not None or card.engine == engine.digest):
+                    return card
+            self._desk.wait()
+        return None
 
 
 def join(
@@ -121,28 +190,36 @@ def join(
             return read_arguments(directory.root, "agent").get("agents") == "none"
         return False
 
+    work, is_started = Work(directory.root), ENDS_WITH_INPUT in os.environ
     place = Place(
-        desk=Work(directory.root),
+        desk=work,
         recipe=recipe,
         make_backend=make_backend,
         checkpoints=checkpoints,
         device_of=device_of,
         is_over=lambda: not is_led() and directory.ended() >= total,
-        is_led=lambda: ENDS_WITH_INPUT in os.environ or is_led(),  # who started it says who leads
+        is_led=lambda: is_started or is_led(),  # who started it says who leads
         trains_alone=trains_alone,
     )
+    advice = _remedy if is_started else run_again
     stop = StopRequest()
     agent = AgentProcess(place, stop, any_device, idle_timeout)
     stop.tell(agent.stop)
-    if ENDS_WITH_INPUT in os.environ:
+    if is_started:
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
-    with stopping_on_signals(stop), ending_on_io_error(directory.database, run_again), staying(directory.root):
+    with stopping_on_signals(stop), ending_on_io_error(directory.database, advice), staying(directory.root):
         try:
+            work.check_claims(is_led())
             agent.run()
         except OSError:
-            check_there(place.desk)
+            work.check_there()
             raise
     return stop.exit_status if stop.is_set() else 0
+
+
+def _remedy(problem: IoProblem) -> str:
+    """Return the advice of an agent whose leader says how to continue."""
+    return f"{problem.remedy}."
 
 
 def _end_with_input(stop: StopRequest) -> None:

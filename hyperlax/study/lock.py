@@ -22,8 +22,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from hyperlax.backends.child import beginning, has_died
 from hyperlax.errors import UsageError
 from hyperlax.files import TO_READ, TO_WRITE, naming, open_regular, staying
+from hyperlax.leases import Leases
 from hyperlax.study.directory import make_directory
 from hyperlax.study.io_errors import refusing_forbidden
 
@@ -55,8 +57,8 @@ class _Look(NamedTuple):
         return self.text.partition("\n")[0]
 
 
-_SEEN: dict[Path, tuple[_Look, float]] = {}
-"""Directory -> its lock as it was last seen, and since when, in seconds of `time.monotonic`."""
+_LEASES = Leases[Path]()
+"""Of directories: their locks as they were last seen."""
 
 
 class Held:
@@ -138,7 +140,7 @@ def _write_name(root: Path, file: BinaryIO) -> str:
     """Write this process's name, and when it began, into the lock's file. Return what was written."""
     since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
     name = f"process {os.getpid()} on {socket.gethostname()} (since {since})"
-    text = f"{name}\n{_beginning(os.getpid())}".strip()
+    text = f"{name}\n{beginning(os.getpid())}".strip()
     _write(root, file, text)
     if not ((look := _look(root)) and look.is_locked):
         time.sleep(_SETTLE_SECONDS)
@@ -221,7 +223,7 @@ def refuse_running(root: Path) -> None:
     while (look := _look(root)) is not None:
         if look.is_locked or (first and look != first):
             raise StudyRunning(root, look.name)
-        if _seconds_unchanged(root, look) > LEASE_SECONDS:
+        if _LEASES.age(root, look) > LEASE_SECONDS:
             return
         if first is None:
             log.info("Waiting up to %.0f s to see whether %s still runs %s.", LEASE_SECONDS, look.name, root)
@@ -235,7 +237,7 @@ def holder_of(root: Path) -> str | None:
     Where the system does not lock, the process that is named there counts until no change was seen for `LEASE_SECONDS`.
     """
     look = _look(root)
-    if look is None or (not look.is_locked and _seconds_unchanged(root, look) > LEASE_SECONDS):
+    if look is None or (not look.is_locked and _LEASES.age(root, look) > LEASE_SECONDS):
         return None
     return look.name
 
@@ -268,16 +270,6 @@ def _read(root: Path) -> _Look | None:
         ) from error
 
 
-def _seconds_unchanged(root: Path, look: _Look) -> float:
-    """Return for how long this process has seen a lock as it is."""
-    now = time.monotonic()
-    seen, since = _SEEN.get(root, (None, now))
-    if seen != look:
-        since = now
-    _SEEN[root] = look, since
-    return now - since
-
-
 def _text_in(lock: BinaryIO) -> str:
     return os.pread(lock.fileno(), _MOST_OF_A_TEXT, 0).decode(errors="replace").strip()
 
@@ -297,20 +289,4 @@ def _may_live(text: str) -> bool:
     found = re.fullmatch(r"process (\d+) on (.+) \(since .*\)(?:\n(.*))?", text)
     if not found or found[2] != socket.gethostname():
         return found is not None
-    with suppress(PermissionError):
-        try:
-            os.kill(int(found[1]), 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-    return not found[3] or _beginning(int(found[1])) in ("", found[3])
-
-
-def _beginning(pid: int) -> str:
-    """Return when a process of this machine began, in words that no other one with its number has; "" if that is not known."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:  # no Linux
-        return ""
-    ticks = stat.rpartition(b")")[2].split()[19].decode()
-    return f"began {ticks} ticks after boot {boot}"
+    return not has_died(int(found[1]), found[3] or "")

@@ -46,7 +46,7 @@ _SCALES = ("reference", "task")
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The content of study.json. lanes: the most of any program. packing: the programs.
+    """The content of study.json. lanes: the most of any program, 0 until the first agent has chosen. packing: the programs.
 
     super_batch: trials of a super-batch, the members of a population. overlaps: whether a super-batch of closed batches is asked
     while the one before trains. A study keeps both, whatever device it continues on.
@@ -92,6 +92,22 @@ class Manifest:
         commit = _commit(Path.cwd()) or _commit(recipe.path.resolve().parent)
         return replace(self, runs=[*self.runs, Run(began=began, commit=commit)])
 
+    @property
+    def is_planned(self) -> bool:
+        """True once the programs, lanes and super-batches are chosen."""
+        return self.lanes > 0
+
+    def planned(self, options: SearchOptions | PbtOptions, backend: Backend) -> Manifest:
+        """Return the manifest with the choice of a backend."""
+        return replace(
+            self,
+            device=backend.device,
+            lanes=backend.lanes,
+            packing=backend.packing,
+            super_batch=_super_batch(options, backend),
+            overlaps=isinstance(options, SearchOptions) and options.super_batch is None and backend.slots > 1,
+        )
+
 
 class _StoredSource(TypedDict, total=False):
     """The source of a recipe that is not a file. command: words of the command that its trials run."""
@@ -112,10 +128,10 @@ def describe(
     recipe: Recipe,
     scale: Scale,
     first_trials: list[dict[str, Any]],
-    backend: Backend,
+    backend: Backend | None,
 ) -> Manifest:
-    """Return the manifest of a new study, without a run of it."""
-    return Manifest(
+    """Return the manifest of a new study, without a run of it. backend: None if that is not chosen yet."""
+    manifest = Manifest(
         arguments=options.to_json(),
         command=_search_command(options, recipe, study_directory(options, recipe)),
         recipe={
@@ -129,15 +145,16 @@ def describe(
         space=_space_to_json(recipe.space),
         first_trials=first_trials,
         versions=installed_versions(scale.words.has_programs),
-        device=backend.device,
+        device="",
         reference=scale if isinstance(scale, ReferenceReturns) else None,
         task=scale if isinstance(scale, Measures) else None,
-        lanes=backend.lanes,
-        packing=backend.packing,
-        super_batch=_super_batch(options, backend),
-        overlaps=isinstance(options, SearchOptions) and options.super_batch is None and backend.slots > 1,
+        lanes=0,
+        packing={},
+        super_batch=1,
+        overlaps=False,
         runs=[],
     )
+    return manifest.planned(options, backend) if backend else manifest
 
 
 def _super_batch(options: SearchOptions | PbtOptions, backend: Backend) -> int:

@@ -6,29 +6,29 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.base import Backend, EngineConfig, narrowest
-from hyperlax.backends.open_agents import make_agents
+from hyperlax.backends.agent_process import AgentProcess, Place, Stop
+from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.ray_agents import RayAgents, make_desk
 from hyperlax.backends.ray_cluster import connected, room_for
-from hyperlax.backends.ray_desk import AGENT, ClusterLost, RayDesk
-from hyperlax.backends.ray_files import AgentDesk
+from hyperlax.backends.ray_desk import AgentDesk
+from hyperlax.backends.work import Work
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.ray_options import parse_resources
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.engine.machine import cores, leave_gpu_memory, memory_share
-from hyperlax.errors import HyperlaxError, OptionError, UsageError
+from hyperlax.engine.machine import leave_gpu_memory, memory_share
+from hyperlax.errors import HyperlaxError, OptionError
 from hyperlax.recipe import Recipe
-from hyperlax.study.leading import device_of
-from hyperlax.study.manifest import resume_command
-from hyperlax.study.study_run import MakeBackend, local_backend
+from hyperlax.study.leading import FirstAgent, device_of
+from hyperlax.study.stopping import StopRequest
+from hyperlax.study.study_run import local_backend
 from hyperlax.tasks import Command, Function, Task
 
 
@@ -38,14 +38,14 @@ def run_on_ray(
     directory: Path,
     main: str,
     tracked: Callable[[EngineConfig], tuple[EngineConfig, str]],
-    run: Callable[[MakeBackend], int],
+    run: Callable[..., int],
 ) -> int:
     """Run a study whose batches agents in a Ray cluster train. Returns the exit status.
 
     Args:
       main: The function by which agents call `train`; see `AgentActor`.
       tracked: Returns a configuration with the place where commands are tracked, and the address for the agents.
-      run: Runs the study with the backend that this makes, and returns the exit status.
+      run: Runs the study with what `make_backend` returns, and returns the exit status. stop: see `run_study`.
 
     Raises HyperlaxError if there is no cluster, UsageError if the study cannot run on one.
     """
@@ -64,22 +64,19 @@ def run_on_ray(
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
     with connected(options.ray_address, resources):
-        desk, most = make_desk(directory), None if options.agents == "none" else options.agents
-        at_once = (most or max(1, room_for(resources))) * (options.slots or _slots(resources, recipe))
+        most, stop = None if options.agents == "none" else options.agents, StopRequest()
+        desk = make_desk(directory, resources)
         agents = RayAgents(desk, main, about, resources, most)
+        first = FirstAgent(desk, agents, stop, lambda: most or max(1, room_for(resources)))
 
         def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
             config, agents.about["mlflow"] = tracked(config)
-            width = config.super_batch or narrowest(at_once * (config.lanes or 1), config.num_trials)
-            config = replace(config, super_batch=width, devices=())
-            planner = local_backend(replace(config, task=_without_resources(config.task)), checkpoints)
-            return make_agents(desk, planner, config, "", agents, checkpoints)
+            desk.clear()  # of agents of a leader that was killed
+            desk.set_ended(False)
+            return first.make_backend(config, checkpoints)
 
         try:
-            return run(make_backend)
-        except ClusterLost as error:
-            command = resume_command(directory)
-            raise HyperlaxError(f"{error} All that is complete is kept. To resume:\n  {command}") from error
+            return run(make_backend=make_backend, stop=stop)
         finally:
             agents.close()
 
@@ -94,37 +91,30 @@ def train(actor: Any, about: Mapping[str, Any], with_address: Callable[[EngineCo
     logging.getLogger("hyperlax").setLevel(logging.INFO)
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager) -> Backend:
-        task = _without_resources(config.task, but=("gpu",))  # Ray has seen to the others
-        return local_backend(with_address(replace(config, task=task), about["mlflow"]), checkpoints)
+        config = replace(config, task=_without_resources(config.task))
+        return local_backend(with_address(config, about["mlflow"]), checkpoints)
 
-    _settle(RayDesk(actor, about["study"], AGENT), about)
     with tempfile.TemporaryDirectory(prefix="hyperlax-") as scratch:
         root = Path(scratch)
         desk = AgentDesk(actor, about["study"], root, about["seconds"])
+        _settle(desk, about)
         try:
             place = Place(
-                desk=desk,
+                desk=cast(Work, desk),
                 recipe=receive(about["recipe"], root / "recipe"),
                 make_backend=make_backend,
                 checkpoints=desk.checkpoints,
-                device_of=lambda config: _agreed(desk, device_of(config)),
+                device_of=device_of,
                 is_over=lambda: False,
                 is_led=lambda: True,
             )
-            AgentProcess(place, _Ended(desk), name=about["name"]).run()
-        except HyperlaxError as error:
+            AgentProcess(place, cast(Stop, SimpleNamespace(is_set=desk.has_ended)), name=about["name"]).run()
+        except (HyperlaxError, OSError) as error:
             return f"{socket.gethostname()} does not train: {error}"
     return ""
 
 
-class _Ended:
-    """The request to end: the leader has ended the study."""
-
-    def __init__(self, desk: RayDesk):
-        self.is_set = desk.has_ended
-
-
-def _settle(desk: RayDesk, about: Mapping[str, Any]) -> None:
+def _settle(desk: AgentDesk, about: Mapping[str, Any]) -> None:
     """Let this process use what Ray has reserved for it, and no more. Call it before jax starts."""
     import ray
 
@@ -132,7 +122,7 @@ def _settle(desk: RayDesk, about: Mapping[str, Any]) -> None:
     reserved = context.get_assigned_resources()
     there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     if 1 <= (count := _cores(reserved)) < len(there):
-        os.sched_setaffinity(0, desk.call("take_cores", context.get_node_id(), about["name"], there, count))
+        os.sched_setaffinity(0, desk.ask("take_cores", context.get_node_id(), about["name"], there, count))
     share = reserved.get("GPU", 0)
     if not share:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -143,17 +133,6 @@ def _settle(desk: RayDesk, about: Mapping[str, Any]) -> None:
         os.environ["OMP_NUM_THREADS"] = about["threads"]
 
 
-def _agreed(desk: RayDesk, device: str) -> str:
-    """Return this node's kind of device. Raise UsageError if the first agent has another."""
-    agreed = desk.call("agree", device)
-    if agreed != device:
-        raise UsageError(
-            f"the study trains on {agreed}, and this node has {device}, where results differ in their last bits. Let agents need a "
-            "resource that only nodes of one kind have."
-        )
-    return device
-
-
 def _resources(given: str | None, recipe: Recipe) -> dict[str, float]:
     """Return what an agent reserves, by Ray's names."""
     task = recipe.task
@@ -161,21 +140,13 @@ def _resources(given: str | None, recipe: Recipe) -> dict[str, float]:
     return {{"cpu": "CPU", "gpu": "GPU"}.get(name, name): float(amount) for name, amount in amounts.items()}
 
 
-def _without_resources(task: Task | None, but: Collection[str] = ()) -> Task | None:
-    """Return a task that needs no resources here, except some."""
-    if not isinstance(task, Function | Command) or not task.resources:
+def _without_resources(task: Task | None) -> Task | None:
+    """Return a task that needs no resources here but GPUs: Ray has seen to the others."""
+    if not isinstance(task, Function | Command):
         return task
-    return replace(task, resources={name: amount for name, amount in task.resources.items() if name in but})
+    return replace(task, resources={name: amount for name, amount in task.resources.items() if name == "gpu"})
 
 
 def _cores(resources: Mapping[str, float]) -> int:
     """Return how many cores an agent uses, at least one of those that it reserves; 0 for all of its node."""
     return max(1, int(resources["CPU"])) if resources.get("CPU") else 0
-
-
-def _slots(resources: Mapping[str, float], recipe: Recipe) -> int:
-    """Return how many batches an agent trains at once."""
-    gpus, cpus = int(resources.get("GPU", 0)), _cores(resources)
-    if recipe.task is not None and not recipe.task.has_programs:
-        return max(1, (cpus or cores()) // recipe.task.cores)
-    return max(1, gpus or cpus)

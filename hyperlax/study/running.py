@@ -206,12 +206,12 @@ class Recorder:
         timing = self._backend.timing([outcome.number for outcome in outcomes])
         if problem := problem_of_timing(timing):
             raise HyperlaxError(f"the backend returned {problem}.")
+        told_before = timing.pop("told_before", 0)
         if "lane_segments" not in timing:
             return timing
         kept = sum(len(outcome.shown) for outcome in outcomes)
         self.useful_segments += kept
-        self._lane_segments += timing["lane_segments"]
+        self._lane_segments += timing["lane_segments"] + told_before
         useful = self.useful_segments + unfinished
-        # at most 1: an agent that died, or a leader before this one, has been told of costs that are not counted here
-        share = min(1.0, useful / self._lane_segments) if self._lane_segments else 0.0
+        share = useful / self._lane_segments if self._lane_segments else 0.0
         return {**timing, "useful_lane_segments": kept, "useful_share": share}

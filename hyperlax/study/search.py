@@ -62,6 +62,7 @@ def run_study(
     make_backend: MakeBackend = local_backend,
     observers: Sequence[Observer] = (),
     retry_failed: bool = False,
+    stop: StopRequest | None = None,
 ) -> int:
     """Run a search or a sweep, or resume the one in `resume_from`, until it has `n_trials` finished trials.
 
@@ -71,6 +72,7 @@ def run_study(
       make_backend: Returns the backend, called once everything else is checked.
       observers: Get the events of the study, and are closed at the end.
       retry_failed: Whether to run failed trials again.
+      stop: Given where `make_backend` waits for an agent, which this ends, too.
 
     Raises:
       UsageError: Before anything is written, if the study cannot run.
@@ -79,8 +81,10 @@ def run_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(options, recipe.space)
     directory = StudyDirectory(resume_from) if resume_from else study_directory(options, recipe)
-    limits = Limits(StopRequest(), options.timeout, options.max_failure_rate)
-    equipment = Equipment(make_backend, observers, limits, options.checkpoint_seconds, retry_failed)
+    limits = Limits(stop or StopRequest(), options.timeout, options.max_failure_rate)
+    equipment = Equipment(
+        make_backend, observers, limits, options.checkpoint_seconds, retry_failed, waits=stop is not None
+    )
     run = _SearchRun(options, recipe, directory, equipment)
     if resume_from:
         return run.resume()
@@ -107,14 +111,10 @@ def print_plan(
         directory = StudyDirectory(resume_from)
         stored = manifests.read(directory.manifest, recipe)
     checkpoints = CheckpointManager(directory.checkpoints, options.checkpoint_seconds)
-    backend = make_backend(search_config(options, recipe, stored), checkpoints)
-    manifest = stored or manifests.describe(
-        options,
-        recipe,
-        kind_of(recipe).scale(options.env_config),
-        first_trials(options, recipe),
-        backend,
-    )
+    scale = kind_of(recipe).scale(options.env_config)
+    manifest = stored or manifests.describe(options, recipe, scale, first_trials(options, recipe), None)
+    backend = make_backend(search_config(options, recipe, manifest if manifest.is_planned else None), checkpoints)
+    manifest = manifest if manifest.is_planned else manifest.planned(options, backend)
     unchanged = ending_on_io_error(
         directory.database, lambda why: f"Nothing was changed. {why.remedy}, then plan again."
     )

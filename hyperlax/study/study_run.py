@@ -7,11 +7,11 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.backends.base import Backend, BackendLost, EngineConfig
 from hyperlax.config.configurations import write_samples
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
@@ -20,7 +20,7 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, OptionError, counted, numbered
 from hyperlax.files import write_text
 from hyperlax.hyperparams import Config
-from hyperlax.recipe import Recipe, RunLength
+from hyperlax.recipe import Recipe, RunLength, digest_of_code
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable
@@ -34,6 +34,7 @@ from hyperlax.study.reporters import ignoring_broken_output
 from hyperlax.study.state import open_state
 from hyperlax.study.stopping import Limits, stopping_on_signals
 from hyperlax.study.view import LiveStudy
+from hyperlax.tasks import Command, Function
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,13 @@ def local_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -
     return make_backend(config, checkpoints)
 
 
+def local_planner(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+    """Return a backend of this machine that trains nothing, so it needs nothing that a trial needs. Raises UsageError as above."""
+    if isinstance(config.task, Function | Command):
+        config = replace(config, task=replace(config.task, cores=1, resources={}))
+    return local_backend(config, checkpoints)
+
+
 @dataclass(frozen=True)
 class Equipment:
     """The equipment of a run: backend, observers and limits.
@@ -64,6 +72,7 @@ class Equipment:
       limits: The limits at which it ends early.
       checkpoint_seconds: Minimum seconds between two checkpoints.
       retry_failed: Whether to run failed trials again.
+      waits: Whether `make_backend` waits for an agent, which joins once study.json is there.
     """
 
     make_backend: MakeBackend
@@ -71,6 +80,7 @@ class Equipment:
     limits: Limits
     checkpoint_seconds: float
     retry_failed: bool = False
+    waits: bool = False
 
 
 class StudyRun(ABC, Generic[_Options]):
@@ -96,7 +106,9 @@ class StudyRun(ABC, Generic[_Options]):
         log.info("Study %s in %s.", self.options.study_name, self.directory.root)
         for note in filter(None, notes):
             log.info("%s", note)
-        backend = self._new_backend(None)
+        if self.equipment.waits:  # what cannot run is refused before anything is written
+            local_planner(self.config(None), self.checkpoints).close()
+        backend = None if self.equipment.waits else self._new_backend(None)
         scale = kind_of(self.recipe).scale(self.options.env_config)
         manifest = manifests.describe(self.options, self.recipe, scale, list(first_trials), backend)
         with self._held():
@@ -104,7 +116,7 @@ class StudyRun(ABC, Generic[_Options]):
             check_writable(self.directory)
             if isinstance(self.recipe, Presampled):
                 write_samples(self.directory.samples, self.recipe.samples)
-            return self._run(manifest, lambda: backend)
+            return self._run(manifest, backend)
 
     def resume(self) -> int:
         """Continue the study in the directory. Returns the exit status."""
@@ -113,10 +125,10 @@ class StudyRun(ABC, Generic[_Options]):
         manifest = stored.resumed(self.options, self.recipe, self.directory)
         with self._held():
             check_writable(self.directory)
-            return self._run(manifest, lambda: self._new_backend(stored))
+            return self._run(manifest)
 
-    def _run(self, manifest: Manifest, make_backend: Callable[[], Backend]) -> int:
-        """Run the missing trials, and print how the study ended."""
+    def _run(self, manifest: Manifest, backend: Backend | None = None) -> int:
+        """Run the missing trials, and print how the study ended. backend: of a new study; by default it is made here."""
         options, directory = self.options, self.directory
         directory.check_database(options.study_name)
         self._check_total()
@@ -128,6 +140,13 @@ class StudyRun(ABC, Generic[_Options]):
         if isinstance(options, SearchOptions) and not options.is_sweep and not is_in_python:  # a sweep has its samples
             write_text(directory.file, in_full(options, self.recipe))
         with ExitStack() as stack:
+            if not manifest.is_planned:
+                stack.enter_context(stopping_on_signals(self.limits.stop))  # it may wait for an agent
+                backend = self._first_backend()
+                if backend is None:
+                    return self.limits.stop.exit_status
+                manifest = manifest.planned(options, backend)
+                manifest.write(directory.manifest)
             survived = lambda number: self.survived.get(number, 0)  # noqa: E731
             state = open_state(options, self.recipe, directory, manifest, survived=survived)
             stack.enter_context(closing(state))
@@ -147,7 +166,7 @@ class StudyRun(ABC, Generic[_Options]):
             self.live = LiveStudy(options, self.recipe, directory, manifest, state, running.runs)
             self._load()
             if not self.is_over():
-                self._train(make_backend())
+                self._train(backend or self._new_backend(manifest))
             self.checkpoints.tidy()
             status = self.finish()
             tell(self.observers, lambda observer: observer.study_ended(self.live.snapshot, status))
@@ -156,6 +175,16 @@ class StudyRun(ABC, Generic[_Options]):
     def _new_backend(self, stored: Manifest | None) -> Backend:
         """Return the backend. A resumed study keeps the programs and lanes that were chosen for it."""
         return self.equipment.make_backend(self.config(stored), self.checkpoints)
+
+    def _first_backend(self) -> Backend | None:
+        """Return the backend of a study whose programs are not chosen yet. Return None if a stop is requested meanwhile."""
+        backend = self._new_backend(None)
+        if not self.limits.stop.is_set():
+            return backend
+        backend.close()
+        left, command = counted(self.options.n_trials, "trial"), manifests.resume_command(self.directory.root)
+        print(f"Interrupted with {left} to go. To resume:\n  {command}")
+        return None
 
     def _load(self) -> None:
         """Bring the study up to date with the files on disk, and log its state."""
@@ -176,8 +205,10 @@ class StudyRun(ABC, Generic[_Options]):
 
     def _train(self, backend: Backend) -> None:
         """Train until enough trials are finished or a limit is reached."""
-        self.live.note_run()
         with closing(backend):
+            if self.limits.stop.is_set():  # while it waited for an agent
+                return
+            self.live.note_run()
             self.live.note_backend(backend)
             self.loop(backend).run()
 
@@ -202,6 +233,9 @@ class StudyRun(ABC, Generic[_Options]):
             except Exception as error:
                 if self._is_on_disk and not held.is_in_place():
                     raise HyperlaxError(self._moved(held.moved_to())) from error
+                if isinstance(error, BackendLost):
+                    command = manifests.resume_command(self.directory.root)
+                    raise HyperlaxError(f"{error} All that is complete is kept. To resume:\n  {command}") from error
                 raise
 
     def _moved(self, place: Path | None) -> str:
@@ -274,6 +308,7 @@ def engine_config(
         run_length=RunLength(options.total_timesteps, options.num_evaluations, options.num_eval_episodes),
         seed=options.seed,
         compilation_cache=options.compilation_cache,
+        code=digest_of_code(recipe),
         **own,
     )
 

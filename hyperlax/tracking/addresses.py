@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import unquote
 
 from hyperlax.files import is_too_long
 
 SQLITE = "sqlite:///"
-_IN_FRONT = re.compile(r"[^:/]+://[^:/@]*:(.+)@")
+_IN_FRONT = re.compile(r"[^:/]+:/{0,2}[^:/@]*:(.+)@")
 _IN_A_URL = re.compile(r"https?://[^:/@?#]*:(?!\d+(?:[/?#]|$))(.+)@")
 _SECRET_NAME = re.compile(r"pass(?!file)|pwd|secret|token|api_?key|credential", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"(pwd|password)\s*=", re.IGNORECASE)
@@ -28,6 +29,21 @@ def absolute_sqlite(uri: str, example: str) -> str:
     path = Path(name).absolute()
     check_file(Path(unquote(str(path))), f"{SQLITE}{path}/{example}")
     return f"{SQLITE}{path}{mark}{query}"
+
+
+def check_form(address: str, kinds: Collection[str], of_path: str) -> None:
+    """Raise ValueError, with the problem and its fix, for a kind of database without a place, and for one by a name of other tools.
+
+    kinds: those that an address may begin with. of_path: what a path would be.
+    """
+    kind = re.split("[+:]", address, maxsplit=1)[0]
+    known = "postgresql" if kind == "postgres" else kind
+    if "://" in address:
+        if known != kind:
+            raise ValueError(f"SQLAlchemy calls this database {known}. Begin the address with {known}, not {kind}.")
+    elif known in kinds:
+        place = {"sqlite": "/FILE", "http": "HOST:PORT", "https": "HOST:PORT"}.get(known, "USER@HOST/DATABASE")
+        raise ValueError(f"is not an address. Write {known}://{place}, or ./{address} for {of_path} of this name.")
 
 
 def check_file(path: Path, example: str) -> None:

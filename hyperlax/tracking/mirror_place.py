@@ -19,7 +19,15 @@ from hyperlax.files import decode, write_json
 from hyperlax.seals import is_sealed, seal
 from hyperlax.study.database import PATIENCE
 from hyperlax.study.directory import MIRROR, StudyDirectory
-from hyperlax.tracking.addresses import absolute_sqlite, check_file, file_of, reason_of, secrets_of, without_secrets
+from hyperlax.tracking.addresses import (
+    absolute_sqlite,
+    check_file,
+    check_form,
+    file_of,
+    reason_of,
+    secrets_of,
+    without_secrets,
+)
 
 VARIABLE = "HYPERLAX_MIRROR"
 MARK, DIRECTORY = "hyperlax_mark", "hyperlax_directory"
@@ -32,6 +40,8 @@ _WAITING = {
     "mysql": {"connect_timeout": _SECONDS},
 }
 """Kind of a database -> the arguments of its driver that say how long to wait."""
+_KINDS = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
+"""Databases that Optuna can use."""
 _OPTUNA_ADDS = "pip install psycopg2-binary for postgresql://, psycopg[binary] for postgresql+psycopg://, pymysql for mysql+pymysql://"
 
 
@@ -166,6 +176,7 @@ def _checked(address: str, asked_by: str) -> str:
     try:
         if not address.strip():
             raise ValueError("is empty. Name a storage, such as sqlite:///optuna.db")
+        check_form(address, _KINDS, "a journal file")
         if found and kind.partition("+")[0] == "sqlite":
             return absolute_sqlite(address, "optuna.db")
         if found:
@@ -174,8 +185,8 @@ def _checked(address: str, asked_by: str) -> str:
         check_file(path, f"{path}/optuna.journal")
         return str(path)
     except ValueError as error:
-        shown = without_secrets(address, address)
-        raise OptionError("mirror", f"{asked_by} {{0}}: {{1}}", shown, str(error)) from error
+        shown, problem = (without_secrets(text, address) for text in (address, str(error)))
+        raise OptionError("mirror", f"{asked_by} {{0}}: {{1}}", shown, problem) from error
 
 
 def connect(address: str) -> BaseStorage:

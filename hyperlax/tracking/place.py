@@ -19,7 +19,15 @@ from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import decode, write_json
 from hyperlax.seals import is_sealed, seal
 from hyperlax.study.directory import TRACKING
-from hyperlax.tracking.addresses import SQLITE, absolute_sqlite, address_of, file_of, secrets_of, without_secrets
+from hyperlax.tracking.addresses import (
+    SQLITE,
+    absolute_sqlite,
+    address_of,
+    check_form,
+    file_of,
+    secrets_of,
+    without_secrets,
+)
 
 log = logging.getLogger(__name__)
 
@@ -241,11 +249,12 @@ def _checked(uri: str, asked_by: str) -> str:
         raise refusal(
             f": MLflow has no store named {kind}. Use {SQLITE}FILE, http://HOST:PORT, or one of {', '.join(_STORES)}."
         )
-    if not found and not uri.startswith(("file:", "databricks")):
-        return str(Path(uri).absolute())
-    if kind != "sqlite":
+    if uri.startswith(("file:", "databricks")):
         return uri
     try:
-        return absolute_sqlite(uri, "mlflow.db")
+        check_form(uri, _STORES, "a directory")
+        if not found:
+            return str(Path(uri).absolute())
+        return absolute_sqlite(uri, "mlflow.db") if kind == "sqlite" else uri
     except ValueError as error:
-        raise refusal(f": {error}") from error
+        raise refusal(f": {without_secrets(str(error), uri)}") from error

@@ -21,7 +21,7 @@ from hyperlax.hyperparams import Network, Torso, of_algorithm
 from hyperlax.trial import Trial
 from tests.exact import ExactMLP, crop
 from tests.small import BASES, CASES, ENVIRONMENTS, RUN_LENGTH, SEED, SEEDS, STRUCTURE, WIDEST, train, workload
-from tests.test_lane_laws import mixed
+from tests.test_lane_laws import CONTINUOUS, mixed
 
 
 class ExactPPO(ppo.Shape):
@@ -246,7 +246,7 @@ WIDER = 13
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow if case == "ppo_continuous" else ()) for case in CASES]
+    "case", [pytest.param(case, marks=pytest.mark.slow if case in CONTINUOUS else ()) for case in CASES]
 )
 def test_wider_padding_changes_nothing(case: str) -> None:
     """Lanes that compute at their own sizes are witnesses against loops of one lane each that is padded further."""

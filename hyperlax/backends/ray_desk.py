@@ -213,27 +213,22 @@ class _SentCheckpoints(CheckpointManager):
         self._desk = desk
 
     def pools(self) -> Iterator[tuple[Metadata, dict[str, np.ndarray]]]:
-        """Yield the saved sessions of refilled lanes of all agents, the latest first."""
         self._desk.fetch(self._directory / "pool_*.npz")
         yield from super().pools()
 
     def save_pools(self, states: Sequence[tuple[Metadata, Mapping[str, np.ndarray]]]) -> None:
-        """Replace the saved sessions of this agent's refilled lanes."""
         super().save_pools(states)
         self._desk.send(self._directory / f"pool_{self._owner}_*.npz")
 
     def load_batch(self, trials: Sequence[int]) -> tuple[Metadata, dict[str, np.ndarray]] | None:
-        """Return the last save of a batch by any agent, None if there is none."""
         self._desk.fetch(self._path(trials))
         return super().load_batch(trials)
 
     def save_batch(self, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
-        """Replace the last save of a batch."""
         super().save_batch(metadata, arrays)
         self._desk.send(self._path(metadata.trials))
 
     def own_directory(self, trial: int) -> Path:
-        """Make and return the directory where a trial's own code keeps files, with those of the agents before."""
         self._desk.fetch(directory_of(self._directory.parent, trial))
         return super().own_directory(trial)
 

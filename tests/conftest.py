@@ -1,6 +1,6 @@
 """All tests share one persistent cache of compiled programs, and jax is set up as the engine sets it up.
 
-Programs are compiled at LLVM's first optimization level: the tests' shapes are tiny and their time is compiling.
+Also what is no program of the engine's is compiled at LLVM's first optimization level: its time is compiling.
 """
 
 from __future__ import annotations

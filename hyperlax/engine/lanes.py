@@ -23,9 +23,9 @@ from hyperlax.engine.algorithm import Algorithm
 from hyperlax.engine.executables import Executable, Executables, compiled
 from hyperlax.errors import counted
 
-_QUICK_COMPILE: Any = {"xla_backend_optimization_level": 1}
-"""Compiler options for verbs that run rarely. At its default level, LLVM unrolls the many small loops of random draws: `start` of
-PPO then takes several times as long to compile and runs no faster."""
+_ON_CPUS: Any = {"xla_backend_optimization_level": 1}
+"""Compiler options for CPUs. At its default level, LLVM unrolls the many small loops of random draws: programs then take longer to
+compile, up to several times, and run no faster."""
 
 
 class Compilation(NamedTuple):
@@ -282,7 +282,7 @@ class Program:
         if verb in self._compiled:
             return
         began = time.perf_counter()
-        options = None if verb == "train" else _QUICK_COMPILE
+        options = _ON_CPUS if self.device.platform == "cpu" else None
         with jax.default_device(self.device):
             lowered = traced.lower()
             if self.executables and self._key:

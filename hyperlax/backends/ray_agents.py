@@ -72,7 +72,7 @@ class RayAgents(StartedAgents):
         self._desk, self._main, self.about = desk, main, dict(about)
         self._resources, self._most = dict(resources), most
         self._running: dict[Any, tuple[str, Any]] = {}
-        self._started = self._refused = 0
+        self._started, self._refusals = 0, list[str]()
         self._started_at = 0.0
 
     def start(self) -> None:
@@ -129,7 +129,7 @@ class RayAgents(StartedAgents):
 
     def _wanted(self) -> int:
         """Return how many agents there may be."""
-        return (self._most or max(1, room_for(self._resources))) - self._refused
+        return (self._most or max(1, room_for(self._resources))) - len(self._refusals)
 
     def _start_one(self) -> None:
         import ray
@@ -158,10 +158,12 @@ class RayAgents(StartedAgents):
                 ) from error
             return how
         if problem:
-            self._refused += 1
-            log.warning("%s", problem)
+            if problem not in self._refusals:
+                log.warning("%s", problem)
+            self._refusals.append(problem)
             if self._wanted() <= 0:
-                raise BackendLost("No agent of the Ray cluster can train this study; what they said is above.")
+                said = " ".join(dict.fromkeys(self._refusals))
+                raise BackendLost(f"No agent of the Ray cluster can train this study. {said}")
         return ""
 
 

@@ -28,6 +28,7 @@ pytest.importorskip("grpc", reason='needs gRPC: pip install "hyperlax[metaflow]"
 from hyperlax.metaflow import (
     coordinator,
     create_study_inputs,
+    decorators,
     hyperparam,
     optuna_coordinator,
     rebuild_study,
@@ -35,9 +36,9 @@ from hyperlax.metaflow import (
     rendezvous,
 )
 from hyperlax.metaflow.coordinator import Coordinator
-from hyperlax.metaflow.directory import write_study
+from hyperlax.metaflow.directory import write_data, write_study
 from hyperlax.metaflow.rendezvous import BEAT, OBJECTIVE, StudyOverError, add_trial, await_coordinator, live_trial
-from hyperlax.metaflow.results import TrialResult
+from hyperlax.metaflow.results import TrialResult, written
 from tests.test_docs import python_of
 from tests.waiting import eventually
 
@@ -207,6 +208,21 @@ def test_a_trial_is_added_once_to_a_coordinator_that_was_started_again(tmp_path)
     assert [(trial.value, trial.params) for trial in found[0].trials] == [(2.0, {"rate": 0.5})]
 
 
+def test_what_an_earlier_attempt_was_told_is_added_when_metaflow_says_so(monkeypatch):
+    monkeypatch.setattr(coordinator, "_LOOK_SECONDS", 0.0)
+    ended = {}
+    for number, task in ((1, "b"), (0, "a")):
+        rate = optuna.trial.FixedTrial({"rate": 0.5}, number=number)
+        rate.suggest_float("rate", 0.0, 1.0)
+        ended[task] = TrialResult.of(rate, datetime.now(), TrialState.COMPLETE, 2.0 + number, "")
+    known = iter([{"b": ended["b"]}])
+    monkeypatch.setattr(Coordinator, "_results", lambda self: next(known, ended))
+    monkeypatch.setattr(coordinator, "current", SimpleNamespace(origin_run_id=None, retry_count=1))
+    thread, found = coordinating(total=2)
+    thread.join(timeout=240)
+    assert [(trial.value, trial.params) for trial in found[0].trials] == [(2.0, {"rate": 0.5}), (3.0, {"rate": 0.5})]
+
+
 def test_a_coordinator_gives_up_after_its_timeout_and_its_direction_counts(capsys):
     thread, found = coordinating(total=2, direction="maximize", timeout=1)
     thread.join(timeout=240)
@@ -264,6 +280,55 @@ def test_every_kind_of_trial_is_in_the_study_that_is_written(tmp_path, capsys):
     assert "made-up" in page and "/hyperlax-" not in page  # of the directory where it was drawn
     assert main(["train", "--from", str(root), "--trial", "0"]) == 2
     assert "Run or resume that flow" in capsys.readouterr().err
+
+
+def test_names_and_values_that_optuna_allows_are_written_as_a_study_can_have_them(tmp_path):
+    study = optuna.create_study()
+    study.set_user_attr(OBJECTIVE, "mean")
+    study.enqueue_trial({"rate": 5.0, "kind": "\ud800"})
+    for _ in range(2):
+        trial = study.ask()
+        for name in ("learning rate", "learning_rate", "ü", "1x", "trial", "", "my_mean"):
+            trial.suggest_float(name, 0.0, 1.0)
+        trial.suggest_float("rate", 0.0, 1.0)
+        trial.suggest_categorical("kind", ["\ud800", "b"])
+        trial.suggest_categorical("bound", [1.0, float("inf")])
+        trial.report(1.0, 10**30)
+        study.tell(trial, 0.5)
+    found = hyperlax.open_study(write_data(study, str(tmp_path))).record
+    names = ["learning_rate", "my_learning_rate", "my_ü", "my_1x", "my_trial", "my_", "my_my_mean"]
+    assert list(found.space) == [*names, "rate", "kind", "bound"] and list(found.objectives) == ["my_mean"]
+    assert found.trials[0].params["rate"] == 5.0 and found.trials[0].params["kind"] == "\\ud800"
+    assert [found.trials[1].params[name] for name in names] == list(study.trials[1].params.values())[:7]
+
+
+def test_trials_that_have_chosen_nothing_are_a_study_too(tmp_path):
+    study = optuna.create_study()
+    study.tell(study.ask(), state=TrialState.FAIL)
+    found = hyperlax.open_study(write_data(study, str(tmp_path))).record
+    assert [(one.state, one.params) for one in found.trials] == [("FAIL", {"hyperparameter": "not used"})]
+
+
+def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("hyperlax.metaflow.directory.write_samples", lambda path, samples: int("x"))
+    study = optuna.create_study()
+    study.tell(study.ask(), state=TrialState.FAIL)
+    assert written(study, str(tmp_path / "studies")).startswith("The study's directory is not written: ValueError: ")
+    assert list((tmp_path / "studies").iterdir()) == []
+
+
+def test_a_trial_fails_also_if_its_step_exits(monkeypatch):
+    def step(flow) -> None:
+        sys.exit(4)
+
+    state, _, reason = decorators._train(SimpleNamespace(), step, "loss", None)  # pyright: ignore
+    assert state == TrialState.FAIL and reason.startswith("SystemExit: 4 (test_metaflow.py:")
+
+
+def test_tasks_of_other_steps_and_of_nested_loops_have_other_seeds():
+    tasks = [("train", [(0, 2, "a"), (1, 2, "b")]), ("train", [(1, 2, "a"), (1, 2, "b")]), ("other", [(1, 2, "a")])]
+    assert len({decorators._place(*task) for task in tasks}) == 3  # pyright: ignore
+    assert decorators._place("train", None) == decorators._place("train", [])  # pyright: ignore
 
 
 def test_the_batch_mode_suggests_beforehand_and_makes_the_study_again():

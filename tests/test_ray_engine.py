@@ -34,9 +34,10 @@ from hyperlax.backends.ray_desk import AgentDesk, DeskActor, LeaderDesk
 from hyperlax.backends.work import Work
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import read_csv
 from hyperlax.recipe import from_source, load
+from hyperlax.study import ray_study
 from hyperlax.study.ray_study import _settle
 from hyperlax.study.study_run import MakeBackend
 from hyperlax.trial import Trial
@@ -215,10 +216,46 @@ def test_a_desk_that_cannot_be_reached_is_a_lost_backend(monkeypatch: pytest.Mon
         raise RayActorError
 
     monkeypatch.setattr(ray, "get", get)
+    actor: Any = SimpleNamespace(wait=SimpleNamespace(remote=lambda *arguments: None))
+    desk = AgentDesk(actor, "a study", Path(), 0.0)
     with pytest.raises(
         BackendLost, match="The Ray cluster that trains the study in a study cannot be reached any more"
     ):
-        ray_desk.result_of(None, "a study")
+        desk.wait()
+    monkeypatch.setattr(ray, "get", lambda reference: (0, {}))
+    with pytest.raises(BackendLost):  # for the agent's other thread
+        desk.wait()
+
+
+def test_only_a_refusal_says_that_a_node_cannot_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(error: Exception) -> str:
+        def run() -> None:
+            raise error
+
+        monkeypatch.setattr(ray_study, "AgentProcess", lambda *arguments, **more: SimpleNamespace(run=run))
+        return ray_study.train(
+            None, {"study": "a study", "seconds": 1.0, "recipe": {}, "name": "one"}, lambda *two: two[0]
+        )
+
+    monkeypatch.setattr(ray_study, "_settle", lambda desk, about: None)
+    monkeypatch.setattr(ray_study, "receive", lambda sent, root: None)
+    assert train(UsageError("its jax is old")).endswith(" does not train: its jax is old")
+    with pytest.raises(BackendLost):
+        train(BackendLost("it cannot be reached"))
+
+
+@needs_ray
+def test_a_signal_while_ray_starts_is_an_interrupt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def init(*arguments: Any, **more: Any) -> None:
+        sys.exit(15)
+
+    monkeypatch.setattr(ray, "init", init)
+    assert cli.main(search(recipe(tmp_path / "code"), tmp_path, "--engine ray --ray-address local")) == 143
+    assert capsys.readouterr().err.endswith("interrupted.\n")
 
 
 @needs_ray
@@ -454,6 +491,14 @@ def test_nothing_is_written_for_agents_of_a_study_that_was_removed(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_files_that_cannot_be_written_leave_those_before(tmp_path: Path) -> None:
+    actor = _Actor(tmp_path)
+    actor.write_files.remote("trials/*", {"trials/a": b"before"})
+    with pytest.raises(TypeError):
+        actor.write_files.remote("trials/*", {"trials/a": b"new", "trials/b": None})
+    assert actor.read_files.remote("trials/*") == {"trials/a": b"before"}
+
+
 def test_agents_of_a_node_share_its_cores() -> None:
     actor = DeskActor("a study")
     assert [actor.take_cores("node", name, [0, 1, 2, 3], 2) for name in ("one", "two")] == [[0, 1], [2, 3]]
@@ -462,37 +507,63 @@ def test_agents_of_a_node_share_its_cores() -> None:
 
 
 class _Actors(SimpleNamespace):
-    """Ray, with actors that have ended as they are told: with an error or with what `run` returns."""
+    """Ray, with actors on node b that have ended as they are told: with an error or with why they cannot train."""
 
     def __init__(self, *ends: Exception | str) -> None:
-        super().__init__(ends=ends, wait=lambda references, **more: (references, []))
+        super().__init__(ends=ends, wait=lambda references, **more: (references, []), alive="ab", options=[])
 
-    def get(self, reference: int) -> str:
+    def get(self, reference: int) -> tuple[str, str]:
         if isinstance(end := self.ends[reference], Exception):
             raise end
-        return end
+        return "b", end
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "NodeID": name, "Resources": {"CPU": 1.0}} for name in self.alive]
+
+    def remote(self, actor: type) -> Any:
+        def made(**options: Any) -> Any:
+            self.options.append(options)
+            run = SimpleNamespace(remote=lambda *arguments: len(self.options))
+            return SimpleNamespace(remote=lambda: SimpleNamespace(run=run))
+
+        return SimpleNamespace(options=made)
 
     def kill(self, actor: Any) -> None:
         raise RuntimeError("it is dead")
 
 
-def _ended(monkeypatch: pytest.MonkeyPatch, desk: LeaderDesk, *ends: Exception | str) -> RayAgents:
+def _ended(
+    monkeypatch: pytest.MonkeyPatch, desk: LeaderDesk, *ends: Exception | str, most: int | None = 2
+) -> RayAgents:
     """Agents that have ended."""
     monkeypatch.setitem(sys.modules, "ray", _Actors(*ends))
     monkeypatch.setitem(sys.modules, "ray.exceptions", SimpleNamespace(RayError=RuntimeError))
-    agents = RayAgents(desk, "", {}, {"CPU": 1}, 2)
+    agents = RayAgents(desk, "", {}, {"CPU": 1}, most)
     agents._running = {index: (f"ray-{index}", None) for index in range(len(ends))}  # pyright: ignore[reportPrivateUsage]
     return agents
 
 
 def test_a_study_ends_once_no_agent_can_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = LeaderDesk(_Actor(tmp_path), tmp_path, "cpu=1")
-    agents = _ended(monkeypatch, desk, "", "node b does not train: its jax is old")
-    assert agents.dead() == {}
-    agents = _ended(monkeypatch, desk, *[f"node {name} does not train: its jax is old." for name in "bb"])
+    agents = _ended(monkeypatch, desk, *["node b does not train: its jax is old."] * 2)
+    assert agents.dead() == {}  # node a may
+    agents = _ended(monkeypatch, desk, *["node b does not train: its jax is old."] * 2)
+    monkeypatch.setattr(sys.modules["ray"], "alive", "b")
     with pytest.raises(BackendLost, match=r"can train this study\. node b does not train: its jax is old\.$"):
         agents.dead()
     agents.close()  # raises nothing, although actors are dead
+
+
+@pytest.mark.parametrize(("alive", "started"), [("a", 1), ("ab", 1), ("abc", 2)])
+def test_agents_start_on_nodes_that_have_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: str, started: int
+) -> None:
+    agents = _ended(monkeypatch, LeaderDesk(_Actor(tmp_path), tmp_path, "cpu=1"), "node b does not train.", most=None)
+    assert agents.dead() == {}
+    ray: Any = sys.modules["ray"]
+    ray.alive = alive
+    agents.start()
+    assert [options["label_selector"] for options in ray.options] == [{"ray.io/node-id": "!in(b)"}] * started
 
 
 def test_a_cluster_that_was_started_here_ends_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,8 @@ _NODES_SECONDS = 1.0
 """Seconds between two looks whether nodes have come."""
 _GRACE_SECONDS = 5.0
 _WITH_NODE = "died with its node"
+_NODE = "ray.io/node-id"
+"""Ray's label of a node with its id."""
 
 
 def make_desk(study: Path, resources: Mapping[str, float]) -> LeaderDesk:
@@ -41,13 +43,15 @@ def make_desk(study: Path, resources: Mapping[str, float]) -> LeaderDesk:
 class AgentActor:
     """An agent as a Ray actor."""
 
-    def run(self, main: str, desk: Any, about: str) -> str:
-        """Train until the study has ended. Return why it cannot train here, else "".
+    def run(self, main: str, desk: Any, about: str) -> tuple[str, str]:
+        """Train until the study has ended. Return the id of this node, and why it cannot train, else "".
 
         main: module and name of the function that does, given the desk's actor and what is in `about`, as JSON.
         """
+        import ray
+
         module, _, name = main.partition(":")
-        return getattr(import_module(module), name)(desk, json.loads(about))
+        return ray.get_runtime_context().get_node_id(), getattr(import_module(module), name)(desk, json.loads(about))
 
 
 class RayAgents(StartedAgents):
@@ -72,7 +76,7 @@ class RayAgents(StartedAgents):
         self._desk, self._main, self.about = desk, main, dict(about)
         self._resources, self._most = dict(resources), most
         self._running: dict[Any, tuple[str, Any]] = {}
-        self._started, self._refusals = 0, list[str]()
+        self._started, self._refusals = 0, dict[str, str]()
         self._started_at = 0.0
 
     def start(self) -> None:
@@ -128,8 +132,8 @@ class RayAgents(StartedAgents):
         self._desk.actor.release_cores.remote(name)
 
     def _wanted(self) -> int:
-        """Return how many agents there may be."""
-        return (self._most or max(1, room_for(self._resources))) - len(self._refusals)
+        """Return how many agents there may be, on nodes that can train."""
+        return self._most or max(1, room_for(self._resources, self._refusals))
 
     def _start_one(self) -> None:
         import ray
@@ -137,7 +141,12 @@ class RayAgents(StartedAgents):
         self._started += 1
         name = f"ray-{self._started}-{os.urandom(2).hex()}"
         others = {key: amount for key, amount in self._resources.items() if key not in ("CPU", "GPU")}
-        reserved = {"num_cpus": self._resources.get("CPU", 0), "num_gpus": self._resources.get("GPU", 0)}
+        reserved: dict[str, Any] = {
+            "num_cpus": self._resources.get("CPU", 0),
+            "num_gpus": self._resources.get("GPU", 0),
+        }
+        if self._refusals:
+            reserved["label_selector"] = {_NODE: f"!in({','.join(self._refusals)})"}
         actor = ray.remote(AgentActor).options(**reserved, resources=others).remote()
         reference = actor.run.remote(self._main, self._desk.actor, json.dumps({**self.about, "name": name}))
         self._running[reference] = name, actor
@@ -148,7 +157,7 @@ class RayAgents(StartedAgents):
         from ray.exceptions import RayError
 
         try:
-            problem = ray.get(reference)
+            node, problem = ray.get(reference)
         except RayError as error:
             ray.kill(actor)  # one that cannot be reached may still run
             how = _how_it_died(error)
@@ -158,11 +167,11 @@ class RayAgents(StartedAgents):
                 ) from error
             return how
         if problem:
-            if problem not in self._refusals:
+            if problem not in self._refusals.values():
                 log.warning("%s", problem)
-            self._refusals.append(problem)
-            if self._wanted() <= 0:
-                said = " ".join(dict.fromkeys(self._refusals))
+            self._refusals[node] = problem
+            if not room_for(self._resources, self._refusals):
+                said = " ".join(dict.fromkeys(self._refusals.values()))
                 raise BackendLost(f"No agent of the Ray cluster can train this study. {said}")
         return ""
 

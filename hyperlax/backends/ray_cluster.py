@@ -8,14 +8,14 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 from hyperlax.config.ray_options import AUTO, LOCAL, check_address
-from hyperlax.errors import HyperlaxError, OptionError, counted
+from hyperlax.errors import TERMINATED, HyperlaxError, OptionError, counted
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,12 @@ _REACH_SECONDS, _CONNECT_SECONDS = 3.0, 6.0
 _START = "Start one with `ray start --head`, or leave the address out to train on this machine."
 
 
+class _Terminated(HyperlaxError):
+    """The end of a process that gets SIGTERM while it connects, or has connected and runs no study."""
+
+    exit_code = TERMINATED
+
+
 @contextmanager
 def connected(address: str | None, resources: Mapping[str, float]) -> Iterator[None]:
     """Connect this process to a Ray cluster, or start one of this machine, unless it is connected. Leave it after the block.
@@ -38,15 +44,19 @@ def connected(address: str | None, resources: Mapping[str, float]) -> Iterator[N
     Raises:
       HyperlaxError: There is no cluster at this address, or none can be started.
       OptionError: One was started, and this machine has less than an agent reserves.
+
+    Also raises HyperlaxError for a SIGTERM, for which Ray has a handler of its own that ends the process.
     """
     import ray
 
     if ray.is_initialized():
         yield
         return
-    _connect(address, resources)
     try:
+        _connect(address, resources)
         yield
+    except SystemExit as error:
+        raise _Terminated("interrupted.") from error
     finally:
         with _silent():
             ray.shutdown()
@@ -70,8 +80,6 @@ def _connect(address: str | None, resources: Mapping[str, float]) -> None:
     there = sum(map(Counter[str], nodes), Counter[str]())
     has = " and ".join(counted(int(there[name]), name) for name in _AS_GIVEN if there[name]) or "no CPU"
     if given == LOCAL and any(there[name] < amount for name, amount in resources.items()):
-        with _silent():
-            ray.shutdown()
         has = " and no ".join([has, *(_AS_GIVEN.get(name, name) for name in resources if not there[name])])
         problem = f"{{agent_resources}} {{0}}: this machine has {has}. Give less, or the {{ray_address}} of a cluster that has it."
         raise OptionError("agent_resources", problem, in_words(resources))
@@ -79,11 +87,11 @@ def _connect(address: str | None, resources: Mapping[str, float]) -> None:
     log.info("Ray cluster %s with %s, %s.", where, counted(len(nodes), "node"), has)
 
 
-def room_for(resources: Mapping[str, float]) -> int:
-    """Return how many agents the nodes of the cluster have room for, whatever else they run."""
+def room_for(resources: Mapping[str, float], without: Container[str] = ()) -> int:
+    """Return how many agents the nodes of the cluster have room for, whatever else they run. without: ids of other nodes."""
     import ray
 
-    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    alive = (node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in without)
     return sum(int(min(there.get(name, 0) / amount for name, amount in resources.items()) + 1e-9) for there in alive)
 
 
@@ -118,6 +126,8 @@ def _start_ray(address: str) -> None:
         thread.join(_CONNECT_SECONDS)
         if thread.is_alive():
             raise _unreachable(address, "what answers there is not Ray, or is too slow")
+    if errors and isinstance(errors[0], SystemExit):
+        raise errors[0]
     if errors:
         raise _unreachable(address, in_one_line(errors[0]) or type(errors[0]).__name__) from errors[0]
 

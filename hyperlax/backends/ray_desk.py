@@ -136,6 +136,7 @@ class AgentDesk:
         self._sending = threading.Lock()
         self._seen = threading.local()
         self._looked: tuple[float, dict[str, Any]] = 0.0, {}
+        self._lost: BackendLost | None = None
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name in _LOOKED:
@@ -143,8 +144,14 @@ class AgentDesk:
         return partial(self.ask, "call", name)
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """Call a method of the actor. Raises BackendLost if it has died."""
-        found = result_of(getattr(self._actor, name).remote(*arguments), self.study)
+        """Call a method of the actor. Raises BackendLost if it cannot be reached, now or before, in whichever thread."""
+        if self._lost is not None:
+            raise self._lost
+        try:
+            found = result_of(getattr(self._actor, name).remote(*arguments), self.study)
+        except BackendLost as error:
+            self._lost = error
+            raise
         self._looked = 0.0, {}
         return found
 

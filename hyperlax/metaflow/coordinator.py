@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.errors import UsageError, counted
 from hyperlax.leases import Leases
-from hyperlax.metaflow.rendezvous import BEAT, OVER, REASON, SAMPLER, SEED, TASK, leave_address
+from hyperlax.metaflow.rendezvous import BEAT, OVER, REASON, SAMPLER, SEED, TASK, leave_address, put_trial
 from hyperlax.metaflow.results import TrialResult, be_quiet, new_study, written
 from hyperlax.tasks import Direction
 
@@ -118,9 +118,13 @@ class Coordinator:
         return ""
 
     def _have_ended(self, ended: Mapping[str, bool]) -> bool:
-        """Return whether all tasks have, also those that had no trial."""
+        """Return whether all tasks have, also those that had no trial. Add trials that an earlier attempt was told."""
         try:
-            return len({*ended, *self._results()}) >= self._total
+            results = self._results()
+            for task, result in results.items():
+                if task not in ended and result and result.trial_number >= 0:
+                    put_trial(self._storage, self.study, result.frozen(task))
+            return len({*ended, *results}) >= self._total
         except Exception as error:  # of Metaflow, its metadata service or its datastore
             print(f"The tasks of the run cannot be seen now: {type(error).__name__}: {error}")
             return False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +18,7 @@ from metaflow import current  # pyright: ignore[reportPrivateImportUsage]
 from optuna.trial import FixedTrial, Trial, TrialState
 
 from hyperlax.errors import UsageError, did_you_mean
+from hyperlax.files import escaped
 from hyperlax.metaflow.coordinator import Coordinator
 from hyperlax.metaflow.rendezvous import OUTPUT_ROOT, REASON, SAMPLERS, StudyOverError, add_trial, live_trial
 from hyperlax.metaflow.results import TrialConfig, TrialResult, be_quiet
@@ -135,8 +137,8 @@ def _train(flow: Any, step: Step, objective: str, trial: Trial | FixedTrial) -> 
         return (TrialState.COMPLETE, value, "") if is_finite else (TrialState.FAIL, None, f"{objective} is {value}")
     except optuna.TrialPruned:
         return TrialState.PRUNED, None, ""
-    except Exception as error:
-        return TrialState.FAIL, None, in_one_line(error)
+    except (Exception, SystemExit) as error:
+        return TrialState.FAIL, None, escaped(in_one_line(error))
     finally:
         del flow.trial
 
@@ -150,7 +152,8 @@ def _asked(flow: Any) -> Iterator[tuple[Trial, Tell]]:
             "@hyperparam: self.coordinator_id is missing. Set it to current.run_id in a step before, or use mode='batch'."
         )
     task = current.task_id or ""
-    with live_trial(coordinator_id, address, flow.index or 0, task) as (study, trial):
+    place = _place(current.step_name, flow.foreach_stack())
+    with live_trial(coordinator_id, address, *place, task=task) as (study, trial):
 
         def tell(result: TrialResult) -> TrialResult:
             try:
@@ -176,6 +179,11 @@ def _given(flow: Any) -> Iterator[tuple[FixedTrial, Tell]]:
             f"and this task's input is {type(config).__name__}."
         )
     yield FixedTrial(config.params, config.trial_number), lambda result: result
+
+
+def _place(step: str, stack: Sequence[tuple[Any, ...]] | None) -> tuple[int, ...]:
+    """Return numbers that no other task of a run has. stack: its index in each `foreach`, the inner one last."""
+    return zlib.crc32(step.encode()), *(index for index, *_ in stack or ())
 
 
 def _trials_of(flow: Any) -> dict[str, tuple[str, str]]:

@@ -5,10 +5,12 @@ Each time all files are written into a directory beside it, and then take the pl
 
 from __future__ import annotations
 
+import copy
 import math
+import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +30,8 @@ from hyperlax.config.options import SweepOptions
 from hyperlax.config.settling import settled
 from hyperlax.errors import UsageError
 from hyperlax.fields import dotted, filled
+from hyperlax.files import escaped
+from hyperlax.measures import RESERVED
 from hyperlax.metaflow.rendezvous import DIRECTORY, FILE, FLOW, N_TRIALS, OBJECTIVE, OUTPUT_ROOT, REASON, RUN
 from hyperlax.recipe import of_task
 from hyperlax.samplers.fixed import Presampled
@@ -43,6 +47,8 @@ from hyperlax.trial import BatchResult, Curve, Outcome
 
 _UNUSED = "not used"
 """The choice of a trial that did not ask for a hyperparameter."""
+_LAST_STEP = 2**62
+"""Reports of later steps are left out."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
     has_pages: whether to write the report and the plots, too.
 
     Raises:
-      UsageError: No trial has hyperparameters, or one is called by a name that a study's files use for something else.
+      UsageError: The study has no trials.
     """
     root = write_data(study, output_root)
     study.set_user_attr(DIRECTORY, str(root.absolute()))
@@ -82,9 +88,11 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
 def write_data(study: optuna.Study, output_root: str) -> Path:
     """Write a study without its pages; see `write_study`. The study is not changed."""
     trials = study.get_trials(deepcopy=False)
-    if not any(trial.params for trial in trials):
-        raise UsageError("no trial of the study has chosen a hyperparameter yet.")
-    recipe = _recipe(study, trials)
+    if not trials:
+        raise UsageError("the study has no trials yet.")
+    objective = _usable(study.user_attrs.get(OBJECTIVE, "value"), RESERVED)
+    trials = _with_usable_names(trials, objective)
+    recipe = _recipe(study, trials, objective)
     total = max(len(trials), study.user_attrs.get(N_TRIALS, 0))
     given = {
         "study_name": f"run_{study.user_attrs.get(RUN, study.study_name)}",
@@ -98,8 +106,11 @@ def write_data(study: optuna.Study, output_root: str) -> Path:
     new = root.with_name(f".{root.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    _write(StudyDirectory(new), options, recipe, trials)
-    _replace(root, new)
+    try:
+        _write(StudyDirectory(new), options, recipe, trials)
+        _replace(root, new)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
     return root
 
 
@@ -110,7 +121,6 @@ def _replace(root: Path, new: Path) -> None:
         if path.is_dir():
             shutil.rmtree(root / path.name, ignore_errors=True)
         path.replace(root / path.name)
-    new.rmdir()
 
 
 def _write(directory: StudyDirectory, options: SweepOptions, recipe: Presampled, trials: Sequence[FrozenTrial]) -> None:
@@ -148,7 +158,7 @@ def _outcome(trial: FrozenTrial, state: StudyState, scoring: Scoring) -> Outcome
     steps, values = np.array(list(points), np.int64), np.array(list(points.values()), np.float64)[:, None]
     curve = Curve.of_measures(steps, {scoring.scale.name: values}, budget=max(points, default=1))
     name = trial.state.name if points or trial.state != TrialState.PRUNED else TrialState.FAIL.name
-    reason = trial.user_attrs.get(REASON, "") if name != TrialState.COMPLETE.name else ""
+    reason = escaped(str(trial.user_attrs.get(REASON, ""))) if name != TrialState.COMPLETE.name else ""
     if name == TrialState.FAIL.name:
         config, reason = dotted(state.trial(trial.number).config), reason or "its task failed"
         if others := [name for name, value in config.items() if name not in trial.params and value != _UNUSED]:
@@ -160,18 +170,39 @@ def _outcome(trial: FrozenTrial, state: StudyState, scoring: Scoring) -> Outcome
 def _points(trial: FrozenTrial) -> dict[int, float]:
     """Return what a trial has reported by its step, and last what it reached, a step later unless it has reported that."""
     reports = sorted(trial.intermediate_values.items())
-    points = {step: value for step, value in reports if step > 0 and math.isfinite(value)}
+    points = {step: value for step, value in reports if 0 < step < _LAST_STEP and math.isfinite(value)}
     if trial.value is not None and list(points.values())[-1:] != [trial.value]:
         points[max(points, default=0) + 1] = trial.value
     return points
 
 
-def _recipe(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Presampled:
+def _with_usable_names(trials: Sequence[FrozenTrial], objective: str) -> list[FrozenTrial]:
+    """Return the trials with hyperparameters of names that a study's files can have."""
+    names: dict[str, str] = {}
+    for name in (name for trial in trials for name in trial.distributions):
+        if name not in names:
+            names[name] = _usable(name, {*RESERVED - {"seed"}, objective, *names.values()})
+    found = [copy.copy(trial) for trial in trials]
+    for trial in found:
+        trial.params = {names[name]: value for name, value in trial.params.items()}
+        trial.distributions = {names[name]: distribution for name, distribution in trial.distributions.items()}
+    return found
+
+
+def _usable(name: str, taken: Collection[str]) -> str:
+    """Return a name, changed only if a study's files cannot have it. taken: names that they use for something else."""
+    found = re.sub(r"[^\w./-]", "_", name)
+    while not re.match("[A-Za-z_]", found) or found in taken or found.startswith("objective."):
+        found = f"my_{found}"
+    return found
+
+
+def _recipe(study: optuna.Study, trials: Sequence[FrozenTrial], objective: str) -> Presampled:
     """Return the flow as a recipe with the configurations of its trials."""
     about = study.user_attrs
     name, file = about.get(FLOW, "flow"), Path(about.get(FILE, "flow.py"))
     direction: Any = study.direction.name.lower()
-    measure = Measure(about.get(OBJECTIVE, "value"), direction)
+    measure = Measure(objective, direction)
     columns = _columns(trials)
     space = {name: distribution for name, (distribution, _) in columns.items()}
     middle = {name: distribution.middle() for name, distribution in space.items()}
@@ -202,24 +233,25 @@ def _columns(trials: Sequence[FrozenTrial]) -> dict[str, tuple[Distribution, dic
         elif isinstance(found[0], CategoricalDistribution):
             columns[name] = _choices(found[0].choices, values)
         else:
-            columns[name] = _range(found), values
-    return columns
+            columns[name] = _range(found, list(values.values())), values
+    return columns or {"hyperparameter": _choices([_UNUSED], {})}
 
 
 def _choices(choices: Sequence[Any], values: Mapping[int, Any]) -> tuple[Distribution, dict[int, Any]]:
     """Return a list of choices and the values, as texts unless all are of one type that a study can hold."""
     kinds = {type(choice) for choice in choices}
-    keep = (lambda value: value) if len(kinds) == 1 and kinds <= {bool, int, float, str} else str
+    is_kept = kinds in ({bool}, {int}) or (kinds == {float} and all(map(math.isfinite, choices)))
+    keep = (lambda value: value) if is_kept else lambda value: escaped(str(value))
     distinct = tuple(dict.fromkeys(keep(choice) for choice in choices))
     return spaces.Categorical(values=distinct), {number: keep(value) for number, value in values.items()}
 
 
-def _range(found: Sequence[BaseDistribution]) -> Distribution:
-    """Return the range that holds those of all trials."""
+def _range(found: Sequence[BaseDistribution], values: Sequence[float]) -> Distribution:
+    """Return the range that holds those of all trials, and their values: one that was enqueued may lie outside."""
     ranges = [one for one in found if isinstance(one, (IntDistribution, FloatDistribution))]
-    low, high = domain = min(one.low for one in ranges), max(one.high for one in ranges)
-    step = ranges[0].step if len(set(found)) == 1 else None
-    is_log = all(one.log for one in ranges)
+    low, high = domain = min([*(one.low for one in ranges), *values]), max([*(one.high for one in ranges), *values])
+    step = ranges[0].step if len(set(found)) == 1 and all(map(ranges[0]._contains, values)) else None
+    is_log = all(one.log for one in ranges) and low > 0
     if low == high:
         return spaces.Categorical(values=(low,))
     if all(isinstance(one, IntDistribution) for one in ranges):

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import grpc
 import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
-from optuna.storages import GrpcStorageProxy
-from optuna.trial import FrozenTrial, Trial
+from optuna.storages import BaseStorage, GrpcStorageProxy
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import read_text, state_directory, write_text
@@ -78,21 +78,21 @@ def await_coordinator(coordinator_id: str, timeout: float = 120, poll_interval: 
 
 @contextmanager
 def live_trial(
-    coordinator_id: str | None, address: str | None, index: int, task: str
+    coordinator_id: str | None, address: str | None, *place: int, task: str
 ) -> Iterator[tuple[optuna.Study, Trial]]:
     """Yield the coordinator's study and a new trial of it, alive for the block. The connection is closed at its end.
 
     Args:
       coordinator_id: Where the address is found, also that of a coordinator that was started again.
       address: Used without an id.
-      index: Number of the task, from which the sampler's seed follows.
+      place: Numbers that no other task of the run has, from which the sampler's seed follows.
       task: Id of the task.
 
     Raises HyperlaxError if the coordinator cannot be reached, StudyOverError if it has ended.
     """
     with _connected(coordinator_id, address) as (storage, study):
         about = study.user_attrs
-        study.sampler = SAMPLERS[about[SAMPLER]](about[SEED], derive_seed(about[SEED], index))
+        study.sampler = SAMPLERS[about[SAMPLER]](about[SEED], derive_seed(about[SEED], *place))
         trial = study.ask()
         storage.set_trial_system_attr(trial._trial_id, TASK, task)
         with _alive(storage, trial._trial_id):
@@ -104,14 +104,37 @@ def add_trial(coordinator_id: str | None, address: str | None, trial: FrozenTria
 
     Raises the errors of `live_trial`.
     """
+    with _connected(coordinator_id, address) as (storage, study):
+        return put_trial(storage, study, trial)
+
+
+def put_trial(storage: BaseStorage, study: optuna.Study, trial: FrozenTrial) -> int:
+    """Add a trial that has ended, unless it is there. Return its number: its own if that waits for a trial, else a new one."""
 
     def is_there(other: FrozenTrial) -> bool:
         return other.state.is_finished() and other.system_attrs.get(TASK) == trial.system_attrs[TASK]
 
-    with _connected(coordinator_id, address) as (_, study):
-        if not any(other.number == trial.number and is_there(other) for other in study.trials):
+    same = next((other for other in study.trials if other.number == trial.number), None)
+    if same is None or not is_there(same):
+        is_free = same is not None and same.state == TrialState.WAITING
+        if is_free and storage.set_trial_state_values(same._trial_id, TrialState.RUNNING):
+            _fill(storage, same._trial_id, trial)
+        else:
             study.add_trial(trial)
-        return max(other.number for other in study.trials if is_there(other))
+    return max(other.number for other in study.trials if is_there(other))
+
+
+def _fill(storage: BaseStorage, trial_id: int, ended: FrozenTrial) -> None:
+    """Let a trial be as one that has ended, but for when it began."""
+    for name, distribution in ended.distributions.items():
+        storage.set_trial_param(trial_id, name, distribution.to_internal_repr(ended.params[name]), distribution)
+    for step, value in ended.intermediate_values.items():
+        storage.set_trial_intermediate_value(trial_id, step, value)
+    for name, value in ended.user_attrs.items():
+        storage.set_trial_user_attr(trial_id, name, value)
+    for name, value in ended.system_attrs.items():
+        storage.set_trial_system_attr(trial_id, name, value)
+    storage.set_trial_state_values(trial_id, ended.state, ended.values)
 
 
 def _path(coordinator_id: str) -> Path:

@@ -159,8 +159,9 @@ def written(study: optuna.Study, output_root: str, has_pages: bool = True) -> st
 
     try:
         return f"The study is in {write_study(study, output_root, has_pages)}."
-    except (HyperlaxError, OSError) as error:
-        return f"The study's directory is not written: {error}"
+    except Exception as error:  # the trials matter more
+        kind = "" if isinstance(error, (HyperlaxError, OSError)) else f"{type(error).__name__}: "
+        return f"The study's directory is not written: {kind}{error}"
 
 
 def be_quiet() -> None:

@@ -24,7 +24,7 @@ from hyperlax.config.ray_options import parse_resources
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.machine import leave_gpu_memory, memory_share
-from hyperlax.errors import HyperlaxError, OptionError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.study.leading import FirstAgent, device_of
 from hyperlax.study.stopping import StopRequest
@@ -109,7 +109,7 @@ def train(actor: Any, about: Mapping[str, Any], with_address: Callable[[EngineCo
                 is_led=lambda: True,
             )
             AgentProcess(place, cast(Stop, SimpleNamespace(is_set=desk.has_ended)), name=about["name"]).run()
-        except (HyperlaxError, OSError) as error:
+        except UsageError as error:
             return f"{socket.gethostname()} does not train: {error}"
     return ""
 

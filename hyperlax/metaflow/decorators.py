@@ -152,7 +152,7 @@ def _asked(flow: Any) -> Iterator[tuple[Trial, Tell]]:
             "@hyperparam: self.coordinator_id is missing. Set it to current.run_id in a step before, or use mode='batch'."
         )
     task = current.task_id or ""
-    place = _place(current.step_name, flow.foreach_stack())
+    place = _place(current.step_name or "", flow.foreach_stack())
     with live_trial(coordinator_id, address, *place, task=task) as (study, trial):
 
         def tell(result: TrialResult) -> TrialResult:

@@ -116,8 +116,11 @@ def put_trial(storage: BaseStorage, study: optuna.Study, trial: FrozenTrial) -> 
 
     same = next((other for other in study.trials if other.number == trial.number), None)
     if same is None or not is_there(same):
-        is_free = same is not None and same.state == TrialState.WAITING
-        if is_free and storage.set_trial_state_values(same._trial_id, TrialState.RUNNING):
+        if (
+            same
+            and same.state == TrialState.WAITING
+            and storage.set_trial_state_values(same._trial_id, TrialState.RUNNING)
+        ):
             _fill(storage, same._trial_id, trial)
         else:
             study.add_trial(trial)

@@ -21,6 +21,7 @@ from hyperlax.recipe import Recipe
 from hyperlax.trial import SegmentResult
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
+from tests.waiting import PATIENCE, eventually
 
 LEASE = 30.0
 DEVICE = "a device of a test"
@@ -98,7 +99,7 @@ def at_work(case: Case, *backends: FakeBackend, **changes: Any) -> Iterator[list
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(PATIENCE)
     if errors:
         raise errors[0]
 
@@ -119,18 +120,9 @@ def meanwhile(function: Callable[..., None], *arguments: Any) -> Iterator[thread
     try:
         yield thread
     finally:
-        thread.join(20)
+        thread.join(PATIENCE)
     if errors:
         raise errors[0]
-
-
-def eventually(condition: Callable[[], Any]) -> Any:
-    """Wait until a condition is true, and return its value."""
-    until = time.monotonic() + 40
-    while not (found := condition()):
-        assert time.monotonic() < until, "it never came true"
-        time.sleep(0.005)
-    return found
 
 
 def claimed(work: Work, agent: str) -> Item:

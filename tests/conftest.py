@@ -5,6 +5,7 @@ Also what is no program of the engine's is compiled at LLVM's first optimization
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,12 @@ def _nobody_waits_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_earlier_command_says_what_is_logged() -> None:
+    """A command sets the level of this process's log, which would then hold for the tests after it."""
+    logging.getLogger("hyperlax").setLevel(logging.NOTSET)
 
 
 @pytest.fixture

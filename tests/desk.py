@@ -59,7 +59,7 @@ def one_at_a_time(desk: Path) -> Iterator[None]:
         yield
 
 
-def python(*words: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def python(*words: str, timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python in the repository: `-c` and a program, or `-m` and a module, and their arguments."""
     return subprocess.run(
         [sys.executable, *words],

@@ -16,8 +16,8 @@ import pytest
 from hyperlax import cli
 from tests.desk import hyperlax, study_of, write_small_recipes
 from tests.test_own_code import RECIPE, results
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(120)
 FUNCTIONS = f"optuna-hp-search --algo-and-network-config {RECIPE} --slots 2 --seed 3 --n-trials 6 --num-seeds 2"
 PPO = (
     "optuna-hp-search --algo-and-network-config ppo_mlp --env-config gymnax.cartpole --n-trials 6 --seed 1 --num-seeds 2 "
@@ -40,7 +40,11 @@ def hosts(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "more", ["--pruner asha --pruner-min-segments 1 --confirm-top 1 --confirm-seeds 2", "--seed-schedule racing"]
+    "more",
+    [
+        "--pruner asha --pruner-min-segments 1 --confirm-top 1 --confirm-seeds 2",
+        pytest.param("--seed-schedule racing", marks=pytest.mark.slow),
+    ],
 )
 def test_functions_that_end_early_train_in_agents_as_in_one_process(tmp_path: Path, more: str) -> None:
     for place, agents in (("alone", "none"), ("agents", "2")):
@@ -95,7 +99,6 @@ def test_refusals(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("more", ["", "--pruner median --pruner-min-segments 7"])
 def test_ppo_trains_in_agents_that_come_and_go_as_in_one_process(tmp_path: Path, more: str) -> None:
     """One agent is terminated in the middle of a batch, one is killed, and two more train what is left."""
@@ -104,10 +107,10 @@ def test_ppo_trains_in_agents_that_come_and_go_as_in_one_process(tmp_path: Path,
     assert hyperlax(tmp_path, *search, "--output-root", "alone").returncode == 0
     leader = start([*search, "--output-root", "agents", "--agents", "0"], tmp_path, tmp_path / "leader.log")
     study = tmp_path / study_of(Path(), "ppo_mlp", "agents")
-    until_there(study / "work" / "leader.json")
+    eventually((study / "work" / "leader.json").exists)
     for number, status in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         agent = start(["agent", str(study)], tmp_path, tmp_path / f"{number}.log")
-        until_there(study / "checkpoints")
+        eventually((study / "checkpoints").exists)
         time.sleep(0.5)
         agent.send_signal(number)
         assert agent.wait() == status, (tmp_path / f"{number}.log").read_text()
@@ -116,11 +119,3 @@ def test_ppo_trains_in_agents_that_come_and_go_as_in_one_process(tmp_path: Path,
     assert [agent.wait() for agent in others] == [0, 0]
     assert "continue" in "".join((tmp_path / f"other_{index}.log").read_text() for index in range(2))
     assert results(study) == results(tmp_path / study_of(Path(), "ppo_mlp", "alone"))
-
-
-def until_there(path: Path) -> None:
-    """Wait for a file."""
-    until = time.monotonic() + 120
-    while not path.exists():
-        assert time.monotonic() < until, f"{path} never came"
-        time.sleep(0.05)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import threading
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,8 @@ from hyperlax.backends import work
 from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.agents import Agents
-from hyperlax.backends.desk import AgentCard, Item, Ticket, ticket_of
+from hyperlax.backends.base import Backend
+from hyperlax.backends.desk import RESULT, AgentCard, Item, Ticket, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
 from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.cli import main
@@ -38,11 +41,11 @@ from hyperlax.study.lock import only_one_process
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.view import load_study
 from hyperlax.trial import SegmentResult
-from tests.agents_at_work import Slow, at_work, claimed, eventually, has_ended, leading, meanwhile, place_of
+from tests.agents_at_work import Slow, at_work, claimed, has_ended, leading, meanwhile, place_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Finished
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(60)
 POLICY = Policy({"activation": "tanh"}, {"head.kernel": np.arange(6, dtype=np.float32).reshape(2, 3, 1)})
 
 
@@ -114,16 +117,29 @@ def test_only_one_agent_gets_a_batch(tmp_path: Path) -> None:
 
 
 def test_a_study_whose_files_for_agents_were_removed_continues(tmp_path: Path, alone: Case) -> None:
-    case = Case(tmp_path)
+    case, removed = Case(tmp_path), threading.Event()
+    backend = leading(case, lease=0.5)
 
-    def remove() -> None:
-        eventually(lambda: list((case.directory / "work").glob("engine-*.json")))
-        Work(case.directory).clear()  # as a leader does that has ended
+    def make(*arguments: Any) -> Backend:
+        made: Any = backend(*arguments)
+        look = made._look
+
+        def remove_and_look() -> None:
+            if not removed.is_set():
+                Work(case.directory).clear()  # as a leader does that has ended
+                removed.set()
+            look()
+
+        made._look = remove_and_look
+        return made
+
+    def train() -> None:
+        eventually(removed.is_set)
         with at_work(case, FakeBackend()):
             eventually(lambda: has_ended(case))
 
-    with meanwhile(remove):
-        assert case.start(leading(case, lease=0.5)) == 0
+    with meanwhile(train):
+        assert case.start(make) == 0
     assert case.told() == alone.told()
 
 
@@ -161,17 +177,17 @@ def test_an_agent_that_is_too_late_drops_its_result(
     def be_late() -> None:
         deaf = _Deaf(place_of(case.directory, case.recipe, slow), stop)
         with meanwhile(deaf.run):
-            assert slow.asleep.wait(20)
+            eventually(slow.asleep.is_set)
             with at_work(case, FakeBackend()):
                 eventually(lambda: has_ended(case, 0))
             slow.seconds = 0.0
             slow.wake()
-            eventually(lambda: "comes too late" in caplog.text)
-            stop.set()
 
     caplog.set_level(logging.INFO, "hyperlax")
     with meanwhile(be_late):
         assert case.start(leading(case, lease=0.5), n_trials=8) == 0
+        eventually(lambda: "comes too late" in caplog.text)
+        stop.set()
     assert case.told() == alone.told()[:8]
     assert "The result of trials 0, 1, 2 comes too late and is dropped." in caplog.text
 
@@ -179,20 +195,20 @@ def test_an_agent_that_is_too_late_drops_its_result(
 def test_a_result_that_comes_twice_is_dropped(
     tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case, kept = Case(tmp_path), tmp_path / "kept"
-    work, real = Work(case.directory), ClosedTraining.advance
+    case, finish, advance, finished = Case(tmp_path), Work.finish, ClosedTraining.advance, dict[str, bytes]()
+    work = Work(case.directory)
 
-    def advance(training: ClosedTraining) -> None:
-        for path in kept.glob("*.result"):
-            (copied := kept / "copied").write_bytes(path.read_bytes())
-            copied.replace(work.root / path.name)
-        real(training)
-        kept.mkdir(exist_ok=True)
-        with suppress(FileNotFoundError):  # the leader has just taken it
-            for path in work.root.glob("*.result"):
-                (kept / path.name).write_bytes(path.read_bytes())
+    def keep(work: Work, claim: Item, result: bytes) -> bool:
+        finished[claim.batch] = result
+        return finish(work, claim, result)
 
-    monkeypatch.setattr(ClosedTraining, "advance", advance)
+    def finish_again(training: ClosedTraining) -> None:
+        for batch, result in finished.items():
+            work.post(Item(batch, "", RESULT), result)
+        advance(training)
+
+    monkeypatch.setattr(Work, "finish", keep)
+    monkeypatch.setattr(ClosedTraining, "advance", finish_again)
     caplog.set_level(logging.DEBUG, "hyperlax")
     stop = threading.Event()
     twice = AgentProcess(place_of(case.directory, case.recipe, Slow(seconds=0.1)), stop)
@@ -207,15 +223,22 @@ def test_a_result_that_comes_twice_is_dropped(
 def test_a_trial_that_agents_lose_three_times_fails_alone(
     tmp_path: Path, alone: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case, real = Case(tmp_path), ClosedTraining.add
-    is_over = threading.Event()
+    case, real, renewed, left = Case(tmp_path), ClosedTraining.add, Work.renewed, set[str]()
+    is_over, signs = threading.Event(), itertools.count()
 
     def add(training: ClosedTraining, claim: Item, ticket: Ticket) -> None:
         """Leave trial 4 to those who die of it."""
-        if 4 not in [number for number, _ in ticket["trials"]]:
+        if 4 in [number for number, _ in ticket["trials"]]:
+            left.add(claim.batch)
+        else:
             real(training, claim, ticket)
 
+    def sign(work: Work, item: Item) -> float | None:
+        """Keep the other leases from running out on a busy machine."""
+        return renewed(work, item) if item.batch in left else float(next(signs))
+
     monkeypatch.setattr(ClosedTraining, "add", add)
+    monkeypatch.setattr(Work, "renewed", sign)
     careful = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), is_over)
     with meanwhile(careful.run):
         assert case.start(leading(case, lease=0.1)) == 0
@@ -229,16 +252,22 @@ def test_a_trial_that_agents_lose_three_times_fails_alone(
 def test_clocks_are_not_compared(
     tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An agent whose clock is an hour off, on a file system that takes its times."""
-    case, real, steps = Case(tmp_path), os.utime, iter(range(10**6))
+    """An agent whose clock is an hour off, on a file system that takes its times. It trains longer than its lease."""
+    case, real, renewals, lease = Case(tmp_path), os.utime, itertools.count(), 0.6
+    now = [0.0]  # the leader's clock, which cannot run ahead of a busy agent
 
-    def an_hour_off(path: Path) -> None:
-        then = time.time() + (-3600 if os.fspath(path).endswith("claim") else 3600) + next(steps) / 1000
-        real(path, (then, then))
+    def an_hour_off(path: Path | int) -> None:
+        if isinstance(path, int):
+            return real(path)
+        now[0] += lease / 4
+        then = time.time() + (-3600 if os.fspath(path).endswith("claim") else 3600) + next(renewals) / 1000
+        return real(path, (then, then))
 
     monkeypatch.setattr("hyperlax.backends.work.os.utime", an_hour_off)
-    with at_work(case, Slow(seconds=2.5)):
-        assert case.start(leading(case, lease=1.5), n_trials=3, optuna_study_batch_size=3) == 0
+    monkeypatch.setattr("hyperlax.leases.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with at_work(case, Slow(seconds=2.0)):
+        assert case.start(leading(case, lease=lease), n_trials=3, optuna_study_batch_size=3) == 0
+    assert now[0] > 2 * lease
     assert case.told() == alone.told()[:3]
     assert "Lost" not in caplog.text
 
@@ -253,8 +282,14 @@ def test_words_do_not_depend_on_the_clock_of_an_agent(tmp_path: Path, hours: int
     os.utime(agent.root / "wrong.agent", (then, then))
     leader.cards()
     leader.lead("e")
-    assert [line.partition("; ")[2] for line in agents_in_words(tmp_path, is_led=True)] == ["last heard of 0 s ago"] * 2
-    assert "last heard of 3600 s ago" in "".join(agents_in_words(tmp_path, is_led=False))
+    assert all(seconds < 60 for seconds in heard_of(tmp_path, is_led=True))
+    assert 3600 <= max(heard_of(tmp_path, is_led=False)) < 3660
+
+
+def heard_of(study: Path, is_led: bool) -> list[int]:
+    """How many seconds ago each agent was last heard of."""
+    found = [re.search(r"; last heard of (\d+) s ago$", line) for line in agents_in_words(study, is_led)]
+    return [int(one[1]) for one in found if one]
 
 
 def test_agents_that_died_with_their_leader_grow_old(tmp_path: Path) -> None:
@@ -263,8 +298,8 @@ def test_agents_that_died_with_their_leader_grow_old(tmp_path: Path) -> None:
     work.write_card("dead", AgentCard("host", 1, "cpu", 1, "now", {}))
     then = time.time() - 7200
     os.utime(work.root / "dead.agent", (then, then))
-    (line,) = agents_in_words(tmp_path, is_led=False)
-    assert 7200 <= float(line.split()[-3]) < 7260
+    (seconds,) = heard_of(tmp_path, is_led=False)
+    assert 7200 <= seconds < 7260
 
 
 def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone: Case) -> None:
@@ -274,7 +309,7 @@ def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone:
 
     def leave() -> None:
         with meanwhile(agent.run):
-            assert slow.asleep.wait(20)
+            eventually(slow.asleep.is_set)
             stop.set()
         assert [item.kind for item in Work(case.directory).items()] == ["ticket"]
         assert Work(case.directory).cards() == {}
@@ -297,7 +332,7 @@ def test_a_leader_that_stops_has_the_agents_hand_back(tmp_path: Path, alone: Cas
         def look_and_stop() -> None:
             look()
             if slow.asleep.is_set() and not made._is_stopping:  # pyright: ignore
-                os.kill(os.getpid(), 15)
+                os.kill(os.getpid(), signal.SIGTERM)
 
         made._look = look_and_stop  # pyright: ignore
         return made
@@ -378,13 +413,19 @@ def test_an_agent_says_that_nobody_leads_and_that_the_study_is_gone(
     caplog.set_level(logging.INFO, "hyperlax")
     case = Case(tmp_path)
     case.directory.mkdir(parents=True)
-    place = place_of(case.directory, case.recipe, FakeBackend(), is_led=lambda: False)
+    place = place_of(case.directory, case.recipe, FakeBackend())
+    for said, has_leader in (("Nobody leads the study", False), ("has no --agents and trains alone", True)):
+        looks, stop = itertools.count(), threading.Event()
+
+        def is_led(looks=looks, stop=stop, has_leader=has_leader) -> bool:
+            if next(looks) == 4:
+                stop.set()
+            return has_leader
+
+        AgentProcess(replace(place, is_led=is_led, trains_alone=lambda: True), stop).run()
+        assert caplog.text.count(said) == 1
     AgentProcess(place, threading.Event(), idle_timeout=0.2).run()
-    assert caplog.text.count("Nobody leads the study") == 1 and "Nothing to train for 0.2 s." in caplog.text
-    AgentProcess(
-        replace(place, is_led=lambda: True, trains_alone=lambda: True), threading.Event(), idle_timeout=0.2
-    ).run()
-    assert "has no --agents and trains alone" in caplog.text
+    assert "Nothing to train for 0.2 s." in caplog.text
     case.directory.rmdir()
     with pytest.raises(HyperlaxError, match="the study was moved or removed"):
         AgentProcess(place, threading.Event()).run()
@@ -394,15 +435,19 @@ def test_an_agent_says_for_whom_it_trains_and_at_the_end_only_that_the_study_has
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The leader takes its configuration back, writes its report, leaves the study, and says then that it has ended."""
-    monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "hyperlax.backends")
-    case, led = Case(tmp_path), [True]
-    with at_work(case, FakeBackend(slots=2), is_led=lambda: led[0]):
+    case, has_left = Case(tmp_path), threading.Event()
+    (case.directory / "work").mkdir(parents=True)
+
+    def is_led() -> bool:
+        if has_left.is_set():
+            Work(case.directory).set_ended(True)  # between two looks of the agent
+        return not has_left.is_set()
+
+    with at_work(case, FakeBackend(slots=2), is_led=is_led):
         lead(case)
-        time.sleep(1.0)
-        led[0] = False
-        time.sleep(0.25)
-        Work(case.directory).set_ended(True)
+        has_left.set()
         eventually(lambda: "has ended" in caplog.text)
     said = [message for message in caplog.messages if "the study in" in message.lower()]
     assert said == [
@@ -416,11 +461,15 @@ def test_the_command_of_an_agent_says_that_the_leader_trains_alone(
 ) -> None:
     monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "hyperlax")
-    with only_one_process(alone.directory):
-        join(
-            StudyDirectory(alone.directory), alone.recipe, 99, 0, FakeBackend().bind, any_device=True, idle_timeout=0.3
-        )
-    assert f"The process that runs the study in {alone.directory} has no --agents and trains alone." in caplog.messages
+    said = f"The process that runs the study in {alone.directory} has no --agents and trains alone."
+
+    def end() -> None:
+        eventually(lambda: said in caplog.messages)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with only_one_process(alone.directory), meanwhile(end):
+        study = StudyDirectory(alone.directory)
+        assert join(study, alone.recipe, 99, 0, FakeBackend().bind, any_device=True, idle_timeout=None) == 143
 
 
 def test_the_command_of_an_agent_says_that_the_study_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,7 +500,7 @@ def test_an_agent_of_a_study_that_is_removed_says_that_and_nothing_else(
             agent.run()
 
     def remove() -> None:
-        assert slow.asleep.wait(20)
+        eventually(slow.asleep.is_set)
         (tmp_path / "old").rename(tmp_path / "new")
         slow.seconds = 0.0
         slow.wake()
@@ -549,7 +598,7 @@ def test_the_report_and_show_say_who_trains_what_where(
     case, seen = Case(tmp_path, write_pages=write_pages), list[tuple[str, str]]()
 
     def look(agents: list[AgentProcess], slow: Slow) -> None:
-        assert slow.asleep.wait(20)
+        eventually(slow.asleep.is_set)
         eventually(lambda: load_study(case.directory, "show").agents)
         assert main(["show", str(case.directory)]) == 0
         seen.append((capsys.readouterr().out, report_page(load_study(case.directory, "report").record)))

@@ -32,8 +32,6 @@ from tests.small import CASES, RUN_LENGTH, SEED, SEEDS, train, workload
 from tests.study_cases import TWO, Case, Killed
 from tests.test_lane_laws import mixed
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_policy_at_its_own_size_earns_what_its_lane_was_evaluated_at(case):

@@ -23,8 +23,6 @@ from hyperlax.algorithms.replay import Transition
 from hyperlax.envs import Continuous
 from tests.references import close, dqn_lane, f32, normals
 
-pytestmark = pytest.mark.timeout(120)
-
 B, ACTIONS = 7, 4
 
 

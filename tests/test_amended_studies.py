@@ -13,7 +13,6 @@ from hyperlax.study.batch_files import trials_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Finished
 
-pytestmark = pytest.mark.timeout(120)
 BOOM = {"raises": {3: ValueError("boom"), 12: ValueError("boom")}}
 
 

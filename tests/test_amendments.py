@@ -19,8 +19,6 @@ from hyperlax.study.view import load_study
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Finished
 
-pytestmark = pytest.mark.timeout(120)
-
 FAILING = {3: "boom", 12: "boom"}
 
 

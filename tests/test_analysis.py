@@ -16,8 +16,6 @@ from hyperlax.metrics import METRICS
 from hyperlax.study.record import pareto_front, ranked, winners
 from tests.made_up_studies import SIZES, SPACE, study
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def test_the_best_file_holds_the_trial_exactly(tmp_path):
     record = study(tmp_path, [-300.5, -150.25, -151.0])

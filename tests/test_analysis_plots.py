@@ -25,7 +25,6 @@ from hyperlax.pareto import hypervolume
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, Lineage, StudyRecord, ranked
 from tests.made_up_studies import ARGUMENTS, CRITIC_SIZES, SIZES, SPACE, study
 
-pytestmark = pytest.mark.timeout(120)
 ALL_PLOTS = [
     "learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice", "param_distributions",
     "contour", "timeline",

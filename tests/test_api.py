@@ -27,8 +27,6 @@ from tests.desk import python
 from tests.fake_backend import FakeBackend, train_with_fakes
 from tests.study_cases import TWO, Case
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):

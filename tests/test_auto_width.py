@@ -15,7 +15,6 @@ from hyperlax.study.simulated_schedule import schedule_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Killed, arguments_of, killing
 
-pytestmark = pytest.mark.timeout(240)
 AUTO: dict[str, Any] = {
     "optuna_study_batch_size": "auto",
     "runner_hparam_batch_size": "auto",

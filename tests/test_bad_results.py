@@ -17,7 +17,6 @@ from hyperlax.trial import Curve, SegmentResult, Trial
 from tests.fake_backend import FakeBackend, curve_of
 from tests.study_cases import Case
 
-pytestmark = pytest.mark.timeout(120)
 WHOLE = "an integer of at most 64 bits"
 UNSPEAKABLE = "an object of type Unspeakable whose repr raises RuntimeError: no words \\udcff"
 SOUND = SegmentResult(4, 0, 5, curve_of(Trial(4, SAC()), 2), None, True, 1, 100, 0.25)

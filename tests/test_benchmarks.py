@@ -16,8 +16,6 @@ from benchmarks.mixed import exact_and_mixed
 from benchmarks.timed import Row, Version, cells, in_turn, process
 from tests.desk import ROOT
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def test_a_row_has_medians_paired_ratios_and_the_mark():
     samples = {

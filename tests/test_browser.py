@@ -19,7 +19,6 @@ from tests.made_up_studies import study
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(400),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium to look at the report with"),
 ]
 WIDE, MIDDLE, NARROW = (1280, 900), (1024, 768), (390, 844)
@@ -83,7 +82,7 @@ def _browse(page: Path, options: list[str], window: tuple[int, int], dark: bool)
         f"--user-data-dir={page.parent / 'profile'}",
     ]
     words += ["--blink-settings=preferredColorScheme=0"] if dark else []
-    run = subprocess.run([*words, *options, page.as_uri()], check=True, capture_output=True, text=True, timeout=300)
+    run = subprocess.run([*words, *options, page.as_uri()], check=True, capture_output=True, text=True)
     return run.stderr, run.stdout
 
 

@@ -21,8 +21,6 @@ from hyperlax.trial import BatchResult, Trial
 from tests import small
 from tests.toy import Descent, backend, batch, batches, numbers, run, same_curves, trial
 
-pytestmark = pytest.mark.timeout(300)
-
 BATCH = batch(trial(4, 0.3), trial(9, 1e5), trial(2, 0.1))
 HEAD = Metadata((4, 9, 2), {"jax": "1"}, 2, {"train_seconds": 1.5})
 ARRAYS = {"lanes_00000": np.arange(6.0).reshape(2, 3), "finite": np.array([[True, False]])}

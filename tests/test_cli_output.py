@@ -21,8 +21,6 @@ from tests.desk import ROOT
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
-pytestmark = pytest.mark.timeout(120)
-
 
 class Left(io.StringIO):
     """An output that cannot be written, by default because its reader has left."""
@@ -122,7 +120,7 @@ def finished_trials(root: Path) -> int:
 
 @pytest.mark.parametrize(
     ("more", "both", "fail", "status"),
-    [((), True, (), 0), (("--json",), False, range(12), 1)],
+    [pytest.param((), True, (), 0, marks=pytest.mark.slow), (("--json",), False, range(12), 1)],
 )
 def test_the_exit_status_of_a_search_whose_reader_has_left_is_its_own(tmp_path, more, both, fail, status):
     reads, writes = os.pipe()

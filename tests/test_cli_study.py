@@ -40,7 +40,9 @@ PLOTS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["sac_mlp", "dqn_mlp", pytest.param("ppo_mlp", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=["dqn_mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sac_mlp", "ppo_mlp"))]
+)
 def finished(request, desk) -> tuple[str, Path]:
     """A recipe, and the directory of its finished study."""
     return request.param, finished_study(desk, request.param)

@@ -17,8 +17,6 @@ from tests import toy
 from tests.desk import python
 from tests.small import LANES, SEED, SEEDS, WIDEST, changed, with_values, workload
 
-pytestmark = pytest.mark.timeout(300)
-
 CACHED_RUN = """
 import json, os, sys
 from collections import Counter

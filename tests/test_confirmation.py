@@ -27,7 +27,6 @@ from hyperlax.trial import MEASURED, Curve, Outcome, SegmentResult, Trial
 from tests.fake_backend import FakeBackend, Lane
 from tests.study_cases import FINITE, Case, recipe_of
 
-pytestmark = pytest.mark.timeout(120)
 SEEDS = 4
 PENDULUM = CATALOG["gymnax.pendulum"].reference
 

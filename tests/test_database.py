@@ -17,8 +17,6 @@ from hyperlax.study import database_file
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5000])

@@ -19,7 +19,6 @@ from tests.study_cases import TWO, Case
 from tests.test_confirmation import case_of, confirmation
 from tests.test_population_runs import Run
 
-pytestmark = pytest.mark.timeout(120)
 BATCH = "optuna_exec_batch_0000/samples/batch_00000"
 WRITTEN = (
     "study.yaml", "samples.csv", "journal.jsonl", "mlflow.json", "mirror.json", "pbt_schedule.json", "report.html", "trials.csv",

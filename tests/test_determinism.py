@@ -19,7 +19,6 @@ from tests.desk import curves, finished_study, hyperlax, search, study_of, told
 from tests.fake_backend import FakeBackend
 from tests.study_cases import TWO, Case
 
-pytestmark = pytest.mark.timeout(300)
 SAMPLERS: dict[str, dict[str, Any]] = {"tpe": {}, "nsgaii": TWO}
 
 

@@ -22,7 +22,7 @@ from tests.fake_backend import train_with_fakes
 from tests.made_up_studies import policy
 from tests.test_docs import PAGES, commands, python_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.slow
 SEARCH = "optuna-hp-search --algo-and-network-config {recipe}_mlp --env-config gymnax.{environment}"
 STUDIES = Path("my_optuna_studies/ppo_mlp")
 BEGUN = (

@@ -22,8 +22,6 @@ from hyperlax.trial import Trial
 from tests.small import same_bits, to_numpy
 from tests.toy import SEED, Descent, hypers, trial
 
-pytestmark = pytest.mark.timeout(120)
-
 LANES, SEEDS = 3, 2
 RATES = [0.1, 0.3, 0.5]
 

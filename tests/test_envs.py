@@ -15,8 +15,6 @@ from hyperlax.envs.catalog import CATALOG, PROBES
 from hyperlax.errors import UsageError
 from tests.desk import python
 
-pytestmark = pytest.mark.timeout(120)
-
 COPIES = 3
 STEPS = 12
 

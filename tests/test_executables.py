@@ -34,8 +34,6 @@ from tests import toy
 from tests.desk import python
 from tests.small import BASES, ENVIRONMENTS, RUN_LENGTH, same_bits, to_numpy
 
-pytestmark = pytest.mark.timeout(300)
-
 TWICE = """
 import hashlib, json, sys
 from pathlib import Path

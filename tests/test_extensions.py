@@ -20,7 +20,6 @@ from hyperlax.space import LogUniform
 from hyperlax.trial import Curve, Plan, SegmentResult, Trial
 from tests.study_cases import Case
 
-pytestmark = pytest.mark.timeout(120)
 LR = "algorithm.hyperparam.actor_lr"
 
 

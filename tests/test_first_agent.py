@@ -30,12 +30,12 @@ from hyperlax.study.stopping import StopRequest
 from hyperlax.study.study_run import local_backend, local_planner
 from hyperlax.study.view import load_study
 from hyperlax.tasks import Function, Measure
-from tests.agents_at_work import DEVICE, at_work, eventually, meanwhile, place_of
+from tests.agents_at_work import DEVICE, at_work, meanwhile, place_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Killed, arguments_of, killing
 from tests.test_open_agents import curves
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(60)
 AUTO: dict[str, Any] = {
     "runner_hparam_batch_size": "auto",
     "optuna_study_batch_size": "auto",
@@ -124,7 +124,7 @@ def test_one_that_dies_before_it_answers_is_not_waited_for(tmp_path: Path) -> No
         with pytest.raises(Killed):
             AgentProcess(place_of(case.directory, case.recipe, Choosing(), make_backend=die), is_over).run()
         with at_work(case, Choosing()):
-            is_over.wait(40)
+            eventually(is_over.is_set)
 
     with meanwhile(join):
         assert lead(case) == 0
@@ -143,7 +143,7 @@ def test_only_the_kind_of_device_of_the_first_agent_trains(tmp_path: Path) -> No
         answered.set()
 
     def wait(count: int) -> None:
-        answered.wait(20)
+        eventually(answered.is_set)
 
     with at_work(case, Choosing(after_batch=wait), device_of=lambda config: "a GPU"), meanwhile(join):
         assert lead(case) == 0

@@ -15,7 +15,6 @@ from hyperlax.space import Categorical, UniformContinuous, UniformDiscrete
 from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, TWO, Case, recipe_of
 
-pytestmark = pytest.mark.timeout(120)
 GAMMA, EPOCHS = "algorithm.hyperparam.gamma", "algorithm.hyperparam.epochs"
 LAYERS = "algorithm.network.actor_network.pre_torso.layer_sizes"
 SPACE = {

@@ -6,7 +6,6 @@ import json
 import shlex
 import signal
 import textwrap
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import pytest
 
 from hyperlax import cli
 from tests.desk import popen, rows
-from tests.test_processes import is_alive, wait_until
+from tests.test_processes import is_alive
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(120)
 RECIPE = """
 import os, signal, time
 from hyperlax.space import UniformContinuous
@@ -172,20 +171,21 @@ def test_ctrl_c_ends_all_processes_and_a_resume_continues_from_the_functions_own
         for step in range(first, 10):
             kept.write_text(str(step))
             report(step, accuracy=params["x"] * step / 9)
-            time.sleep(0.25)
+            time.sleep(0.05 if os.path.exists("resumed") else 0.5)
         """
     )
     with popen(folder, *WORDS.split(), "--n-trials", "4", "--slots", "2") as process:
-        wait_until(lambda: len(list(STUDY.glob("trials/*/seed_0/pid_*"))) == 2, 30)
-        time.sleep(0.6)
+        eventually(lambda: len(list(STUDY.glob("trials/*/seed_0/pid_*"))) == 2)
+        eventually(lambda: any(int(path.read_text() or 0) > 1 for path in STUDY.glob("trials/*/seed_0/step")))
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate()
     assert process.returncode == 130, err
     assert "Stopping at the next evaluation" in err and "Traceback" not in err
     assert not any(is_alive(int(path.name[4:])) for path in STUDY.glob("trials/*/seed_0/pid_*"))
     assert [trial.state.name for trial in trials()] == ["WAITING"] * 4
     reached = [int(path.read_text()) for path in STUDY.glob("trials/*/seed_0/step")]
     assert len(reached) == 2 and max(reached) > 1
+    Path("resumed").touch()
     assert cli.main(["optuna-hp-search", "--resume-from", str(STUDY)]) == 0
     assert [trial.values for trial in trials()] == [pytest.approx([trial.params["x"]]) for trial in trials()]
     assert [list(trial.intermediate_values) for trial in trials()] == [list(range(1, 10))] * 4

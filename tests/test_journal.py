@@ -16,7 +16,6 @@ from hyperlax.space import UniformContinuous
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
-pytestmark = pytest.mark.timeout(120)
 ASKED: dict[str, Any] = {"n_trials": 24, "sampler": "tpe"}
 
 

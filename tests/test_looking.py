@@ -30,7 +30,6 @@ from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, TWO, Case
 from tests.test_population_runs import Run
 
-pytestmark = pytest.mark.timeout(120)
 LONG = "x" * 300
 
 

@@ -16,8 +16,6 @@ import pytest
 from hyperlax.algorithms import dqn, ppo, sac
 from tests.references import close, dqn_lane, f32, normals
 
-pytestmark = pytest.mark.timeout(120)
-
 T, E, B, ACTIONS = 12, 5, 7, 4
 
 

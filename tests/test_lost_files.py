@@ -14,7 +14,6 @@ from hyperlax.errors import HyperlaxError
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
-pytestmark = pytest.mark.timeout(120)
 PAGES = ("optimization_history", "param_importances", "parallel_coordinate", "slice")
 
 

@@ -20,7 +20,6 @@ from hyperlax.trial import SegmentResult, Trial
 from tests import small, toy
 from tests.small import same_bits, to_numpy
 
-pytestmark = pytest.mark.timeout(300)
 RATES = [0.1, 0.3, 0.5]
 SIZE = len(RATES)
 

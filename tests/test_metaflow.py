@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
@@ -36,9 +37,10 @@ from hyperlax.metaflow import (
 )
 from hyperlax.metaflow.coordinator import Coordinator
 from hyperlax.metaflow.directory import write_study
-from hyperlax.metaflow.rendezvous import OBJECTIVE, StudyOverError, add_trial, await_coordinator, live_trial
+from hyperlax.metaflow.rendezvous import BEAT, OBJECTIVE, StudyOverError, add_trial, await_coordinator, live_trial
 from hyperlax.metaflow.results import TrialResult
 from tests.test_docs import python_of
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,7 +111,7 @@ def test_a_killed_task_that_the_flow_catches_is_given_up_within_a_minute(tmp_pat
     began = time.monotonic()
     flow = Flow(ROOT / "tests" / "tuning_flow.py", tmp_path)
     status, text = flow("run", "--n_trials", "4", LOST="1", CAUGHT="yes")
-    assert status == 0 and time.monotonic() - began < 100, text
+    assert status == 0 and time.monotonic() - began < 300, text
     (study,) = flow.studies()
     assert study.state == "finished" and sorted(states_of(study)) == ["COMPLETE", "COMPLETE", "FAIL", "FAIL"]
     assert any(trial.reason.startswith("lost: its task gave no sign of life for 40 s") for trial in study.record.trials)
@@ -143,7 +145,7 @@ def test_the_example_runs(name, tmp_path):
     assert card.stat().st_size > 100_000
 
 
-def coordinating(total: int, direction: str = "minimize", timeout: float = 60) -> tuple[threading.Thread, list]:
+def coordinating(total: int, direction: str = "minimize", timeout: float = 500) -> tuple[threading.Thread, list]:
     """A coordinator of run "7" in a thread, and the list that its study will be in."""
     flow, found = SimpleNamespace(coordinator_id="7", n_trials_int=total), []
     leader = Coordinator(flow, {"train": ("loss", "minimize")}, direction, "tpe", seed=1)  # pyright: ignore
@@ -152,38 +154,49 @@ def coordinating(total: int, direction: str = "minimize", timeout: float = 60) -
     return thread, found
 
 
+def beats(study: Any, number: int) -> int:
+    """How many signs of life a trial has given."""
+    return study.get_trials(deepcopy=False)[number].system_attrs.get(BEAT, 0)
+
+
 def test_trials_ask_the_coordinator_and_what_is_lost_fails(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(coordinator, "LEASE_SECONDS", 1.0)
-    monkeypatch.setattr(rendezvous, "_BEAT_SECONDS", 0.2)
+    now = [0.0]
+    monkeypatch.setattr("hyperlax.leases.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(rendezvous, "_BEAT_SECONDS", 0.05)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing is sent through it
     monkeypatch.delenv("no_grpc_proxy", raising=False)
     thread, found = coordinating(total=3)
-    assert await_coordinator("7", timeout=30).startswith("localhost:")
+    assert await_coordinator("7", timeout=240).startswith("localhost:")
     with live_trial("7", None, 0, task="a") as (study, trial):
         loss = trial.suggest_float("x", 0.0, 1.0)
-        time.sleep(1.5)  # longer than the lease, with signs of life
+        for _ in range(3):  # longer than the lease, with signs of life
+            known = beats(study, 0)
+            eventually(lambda known=known: beats(study, 0) > known)
+            now[0] += 0.4 * coordinator.LEASE_SECONDS
         study.tell(trial, loss)
     with live_trial(None, await_coordinator("7"), 1, task="b") as (study, trial):
         other = trial.suggest_float("x", 0.0, 1.0)
         study.tell(trial, other)
-    monkeypatch.setattr(rendezvous, "_BEAT_SECONDS", 60.0)
+    monkeypatch.setattr(rendezvous, "_BEAT_SECONDS", 1e6)
     with live_trial("7", None, 2, task="c") as (study, trial):
         trial.suggest_float("x", 0.0, 1.0)
-        thread.join(timeout=30)  # it gave no sign of life
-    assert not thread.is_alive() and loss != other
+        while thread.is_alive():  # it gives no sign of life
+            now[0] += 2 * coordinator.LEASE_SECONDS
+            thread.join(0.1)
+    assert loss != other
     first, second, third = found[0].trials
     assert (first.value, second.value, third.state) == (loss, other, TrialState.FAIL)
     assert "hyperlax-beat" not in {one.name for one in threading.enumerate()}
     study = hyperlax.open_study(tmp_path / "studies" / "flow")
     assert [trial.state for trial in study.record.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
-    assert study.record.trials[2].reason.startswith("lost: its task gave no sign of life for 1 s")
+    assert study.record.trials[2].reason.startswith("lost: its task gave no sign of life for 40 s")
     with pytest.raises(StudyOverError), live_trial("7", None, 3, task="d"):
         pass
 
 
 def test_a_trial_is_added_once_to_a_coordinator_that_was_started_again(tmp_path):
     thread, found = coordinating(total=1)
-    await_coordinator("7", timeout=30)
+    await_coordinator("7", timeout=240)
     rate = optuna.trial.FixedTrial({"rate": 0.5}, number=3)
     rate.suggest_float("rate", 0.0, 1.0)
     ended = TrialResult.of(rate, datetime.now(), TrialState.COMPLETE, 2.0, "").frozen("a")
@@ -191,13 +204,13 @@ def test_a_trial_is_added_once_to_a_coordinator_that_was_started_again(tmp_path)
     ended.number = 0
     with suppress(StudyOverError):  # the coordinator has got all that it waits for
         assert add_trial("7", None, ended) == 0
-    thread.join(timeout=30)
+    thread.join(timeout=240)
     assert [(trial.value, trial.params) for trial in found[0].trials] == [(2.0, {"rate": 0.5})]
 
 
 def test_a_coordinator_gives_up_after_its_timeout_and_its_direction_counts(capsys):
     thread, found = coordinating(total=2, direction="maximize", timeout=1)
-    thread.join(timeout=30)
+    thread.join(timeout=240)
     assert found[0].direction.name == "MAXIMIZE" and found[0].trials == []
     assert "the study will maximize loss" in capsys.readouterr().out
 
@@ -205,7 +218,7 @@ def test_a_coordinator_gives_up_after_its_timeout_and_its_direction_counts(capsy
 def test_what_metaflow_cannot_say_is_told(monkeypatch, capsys):
     monkeypatch.setattr(coordinator, "_LOOK_SECONDS", 0.0)
     thread, _ = coordinating(total=1, timeout=1)
-    thread.join(timeout=30)
+    thread.join(timeout=240)
     assert "The tasks of the run cannot be seen now: " in capsys.readouterr().out
 
 

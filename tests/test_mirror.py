@@ -24,7 +24,6 @@ from hyperlax.tracking.mirror_place import mirror_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
-pytestmark = pytest.mark.timeout(120)
 SEARCH = [
     "optuna-hp-search",
     "--algo-and-network-config",

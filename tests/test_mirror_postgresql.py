@@ -18,7 +18,6 @@ from hyperlax import cli
 from tests.test_function_studies import CLIMBS, STUDY, WORDS, write
 
 pytest.importorskip("psycopg")
-pytestmark = pytest.mark.timeout(120)
 PASSWORD = "s3cr3t"
 
 
@@ -45,7 +44,7 @@ def server() -> Iterator[str]:
 
         def run(line: str) -> None:
             words = ["su", "postgres", "-c", line] if is_root else ["sh", "-c", line]
-            subprocess.run(words, check=True, stdout=subprocess.DEVNULL, timeout=60, cwd="/")
+            subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd="/")
 
         run(f"{programs}/initdb -D {directory}/data -A scram-sha-256 -U me --pwfile {directory}/password")
         options = f"-p {port} -h 127.0.0.1 -k {directory}"

@@ -24,7 +24,6 @@ from tests.study_cases import Case
 
 pytest.importorskip("mlflow", reason='needs MLflow: pip install "hyperlax[mlflow]"')
 
-pytestmark = pytest.mark.timeout(300)
 SIZES = "algorithm.network.actor_network.pre_torso.layer_sizes"
 
 
@@ -79,15 +78,15 @@ def test_a_learning_curve_is_that_of_the_files_and_a_batch_has_its_times(store, 
 
 
 def test_a_study_that_goes_on_keeps_its_run(store, tmp_path):
-    case = tracked(store, "resumed", tmp_path, n_trials=16)
-    assert case.start(FakeBackend(raises={11: KeyboardInterrupt()})) == 130
+    case = tracked(store, "resumed", tmp_path, n_trials=8, optuna_study_batch_size=4)
+    assert case.start(FakeBackend(raises={7: KeyboardInterrupt()})) == 130
     before = Seen(store, "resumed")
-    assert before.parent.info.status == "KILLED" and 8 < len(before.numbers) < 16
+    assert before.parent.info.status == "KILLED" and 4 < len(before.numbers) < 8
     case.tracker = tracker(store, "resumed", case.directory)
     assert case.resume() == 0
     after = Seen(store, "resumed")
     assert after.parent.info.run_id == before.parent.info.run_id and after.parent.info.status == "FINISHED"
-    assert after.numbers == list(range(16))
+    assert after.numbers == list(range(8))
     assert all(after.trials[n].info.run_id == before.trials[n].info.run_id for n in before.numbers)
     assert all(before.told()[n] == after.told()[n] for n in before.numbers)
     case.tracker = tracker(store, "resumed", case.directory)

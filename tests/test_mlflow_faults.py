@@ -25,8 +25,6 @@ from tests.study_cases import Killed
 
 pytest.importorskip("mlflow", reason='needs MLflow: pip install "hyperlax[mlflow]"')
 
-pytestmark = pytest.mark.timeout(300)
-
 
 class Dying:
     """A client whose call number `at` never returns to the study: it dies before MLflow has done it, or after."""

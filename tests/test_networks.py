@@ -51,7 +51,7 @@ def close(actual: Any, expected: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), actual, expected)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(torso=torsos, seed=st.integers(0, 2**31 - 1))
 def test_outputs_and_gradients_equal_those_of_the_exact_size_network(torso: Torso, seed: int) -> None:
     lane = architecture(torso, SHAPE)
@@ -86,7 +86,7 @@ def test_a_program_of_one_activation_or_of_layer_norm_alone_equals_the_exact_siz
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *compared)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(torso=torsos, seed=st.integers(0, 2**31 - 1))
 def test_initial_weights_equal_those_of_a_program_of_exactly_that_size(torso: Torso, seed: int) -> None:
     alone = torso_shape([torso])
@@ -167,10 +167,18 @@ def network_of(torsos: list[Torso]) -> MaskedMLP:
     return MaskedMLP(torso_shape(torsos, exact_sizes=True), OUTPUTS, lecun_normal(), lecun_normal())
 
 
-@pytest.mark.parametrize("torsos", [FEW, MANY], ids=["few", "many"])
-def test_outputs_gradients_and_adam_steps_equal_those_of_the_exact_size_network(torsos: list[Torso]) -> None:
+@pytest.mark.parametrize(
+    ("torsos", "most"),
+    [(FEW, 2), *(pytest.param(torsos, architectures.MOST_SIZES, marks=pytest.mark.slow) for torsos in (FEW, MANY))],
+    ids=["few, two of them at one size", "few", "many"],
+)
+def test_outputs_gradients_and_adam_steps_equal_those_of_the_exact_size_network(
+    torsos: list[Torso], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the gradient of the switch, and by a switch around the gradient and the step of an optimizer."""
+    monkeypatch.setattr(architectures, "MOST_SIZES", most)
     network = network_of(torsos)
+    assert len(network.shape.sizes) == min(most, len({torso.layer_sizes for torso in torsos}))
 
     @jax.jit
     def padded(params: Any, optimizer: Any, x: Any, lane: Architecture) -> Any:

@@ -12,8 +12,6 @@ import pytest
 from hyperlax import xla
 from hyperlax.errors import UsageError
 
-pytestmark = pytest.mark.timeout(300)
-
 ROOT = Path(__file__).parents[1]
 needs_flag = pytest.mark.skipif(not xla.jax_needs_flag(), reason="this jax does not hang without the flag")
 needs_no_flag = pytest.mark.skipif(xla.jax_needs_flag(), reason="this jax hangs without the flag")
@@ -57,13 +55,13 @@ def child():
 jax.block_until_ready(jax.numpy.ones(3) + 1)
 process = multiprocessing.get_context("fork").Process(target=child)
 process.start()
-process.join(60)
+process.join(240)
 print("hangs" if process.is_alive() else "ended")
 process.kill()
 """
 
 
-def python(program: str, flags: str | None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def python(program: str, flags: str | None, timeout: float = 550) -> subprocess.CompletedProcess[str]:
     """Run a program in a fresh process on CPU, killed at the timeout; `flags` is its XLA_FLAGS, None for none."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -126,13 +124,13 @@ def test_a_jax_that_does_not_hang_may_start_first() -> None:
 def test_importing_hyperlax_adds_the_flag_to_the_users_own_and_leaves_their_choice(
     before: str | None, after: str
 ) -> None:
-    assert python(SHOW_FLAGS, before, timeout=60).stdout.strip() == after
+    assert python(SHOW_FLAGS, before).stdout.strip() == after
 
 
 @needs_no_flag
 @pytest.mark.parametrize("before", [None, "--xla_dump_to=/nowhere"])
 def test_importing_hyperlax_sets_nothing_where_jax_does_not_hang(before: str | None) -> None:
-    assert python(SHOW_FLAGS, before, timeout=60).stdout.strip() == str(before)
+    assert python(SHOW_FLAGS, before).stdout.strip() == str(before)
 
 
 @pytest.mark.parametrize(

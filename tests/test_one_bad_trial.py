@@ -29,7 +29,6 @@ from tests.small import BASES, RUN_LENGTH, SEED, SEEDS
 from tests.study_cases import Case
 from tests.toy import run
 
-pytestmark = pytest.mark.timeout(120)
 NOT_FINITE = "parameters or returns are not finite"
 LR, GAMMA = "algorithm.hyperparam.actor_lr", "algorithm.hyperparam.gamma"
 

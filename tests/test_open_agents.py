@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ import pytest
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend
 from hyperlax.backends.desk import NEWS, RESULT, AgentCard, Item, ticket_of
+from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import OpenAgents
 from hyperlax.backends.open_training import OpenTraining
 from hyperlax.backends.wire import BatchDone, numbers_in, pack_done, read_done
@@ -27,13 +29,13 @@ from hyperlax.recipe import load
 from hyperlax.study.leading import device_of
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.study_run import local_backend
-from tests.agents_at_work import Slow, at_work, claimed, eventually, leading, meanwhile, place_of
-from tests.fake_backend import FakeBackend
+from tests.agents_at_work import Slow, at_work, claimed, leading, meanwhile, place_of
+from tests.fake_backend import POINTS, FakeBackend
 from tests.study_cases import Case, Finished, arguments_of
 from tests.test_own_code import results, run
 from tests.test_own_lanes import SMALL
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(120)
 ASHA = {"pruner": "asha", "pruner_min_segments": 1, "pruner_reduction_factor": 2}
 KINDS: dict[str, dict[str, Any]] = {
     "asha": {**ASHA, "sampler": "tpe"},
@@ -76,9 +78,9 @@ def test_an_agent_says_what_it_trained_and_what_was_stopped(tmp_path: Path, capl
     case = Case(tmp_path, **KINDS["asha"])
     with at_work(case, FakeBackend()):
         assert case.start(leading(case)) == 0
-    for number, state in enumerate(case.states()):
-        said = {f"Trained trial {number}.", f"Stopped trial {number}."} & set(caplog.messages)
-        assert said and (state == "PRUNED" or f"Trained trial {number}." in said)
+        for number, state in enumerate(case.states()):
+            said = {f"Trained trial {number}.", *([f"Stopped trial {number}."] if state == "PRUNED" else [])}
+            eventually(lambda said=said: said & set(caplog.messages))
 
 
 def test_the_number_in_flight_decides_and_not_who_trains(tmp_path: Path, finished: Finished) -> None:
@@ -111,7 +113,7 @@ def test_a_trial_whose_lease_ran_out_is_trained_by_another_agent(
     def vanish() -> None:
         claimed(Work(case.directory), "gone-1-a")
         with at_work(case, FakeBackend()):
-            is_over.wait(90)
+            eventually(is_over.is_set)
 
     with meanwhile(vanish):
         assert case.start(leading(case, lease=0.5)) == 0
@@ -289,7 +291,7 @@ def test_an_error_of_a_program_is_told_as_where_it_was(tmp_path: Path) -> None:
 
 def test_a_trial_that_kills_its_agents_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its neighbours die with it, and are not at fault."""
-    case, is_over = Case(tmp_path, **KINDS["median"]), threading.Event()
+    case, is_over, dead = Case(tmp_path, **KINDS["median"]), threading.Event(), list[str]()
 
     class Dead(BaseException):
         """Stands for an agent that is killed: nothing is handed back."""
@@ -305,16 +307,18 @@ def test_a_trial_that_kills_its_agents_fails_alone(tmp_path: Path, monkeypatch: 
         agent._training = None
 
     monkeypatch.setattr(AgentProcess, "_hand_back", die)
+    monkeypatch.setattr(LocalAgents, "dead", lambda self: {dead.pop(): "died" for _ in range(len(dead))})
 
     def train() -> None:
         while not is_over.is_set():
+            agent = AgentProcess(place_of(case.directory, case.recipe, Deadly()), is_over)
             try:
-                AgentProcess(place_of(case.directory, case.recipe, Deadly()), is_over).run()
+                agent.run()
             except Dead:
-                continue
+                dead.append(agent.name)
 
     with meanwhile(train):
-        assert case.start(leading(case, lease=0.3)) == 0
+        assert case.start(leading(case, lease=3.0)) == 0
         is_over.set()
     assert case.states()[4] == "FAIL" and case.states().count("FAIL") == 1
     assert case.study().trials[4].user_attrs["reason"].startswith("lost three times, the last time because its agent ")
@@ -334,24 +338,23 @@ class Watched(Slow):
 
 def test_an_agent_that_is_terminated_hands_its_trials_back_with_their_checkpoint(tmp_path: Path, alone: Case) -> None:
     case, stop, is_over = Case(tmp_path / "agents", **KINDS["asha"]), StopRequest(), threading.Event()
-    first, second = Watched(seconds=0.05, lanes=2), Watched(seconds=0.01)
+    whole = {number for number, state in enumerate(alone.states()) if state == "COMPLETE"}
+
+    def stop_in_the_middle(count: int) -> None:
+        """Stop while a trial trains that the leader does not stop."""
+        if any(number in whole and 1 < lane.segments < POINTS for number, lane in first.in_lanes.items()):
+            stop.set()
+
+    first, second = Watched(seconds=0.05, lanes=2, after_segment=stop_in_the_middle), Watched(seconds=0.01)
     agent = AgentProcess(place_of(case.directory, case.recipe, first), stop)
     stop.tell(agent.stop)
 
     def leave() -> None:
-        with meanwhile(agent.run):
-            eventually(
-                lambda: (
-                    first.asleep.is_set()
-                    and first.in_lanes
-                    and all(lane.segments > 1 for lane in first.in_lanes.values())
-                )
-            )
-            stop.set()
-        handed_back = set(first.in_lanes)
+        agent.run()
+        handed_back = {number for number, lane in first.in_lanes.items() if lane.segments}
         assert {item.kind for item in Work(case.directory).items()} <= {"ticket", NEWS}
         with at_work(case, second):
-            is_over.wait(90)
+            eventually(is_over.is_set)
         assert handed_back and not handed_back & set(second.begun)
 
     with meanwhile(leave):
@@ -372,7 +375,7 @@ def test_a_leader_that_stops_has_the_agents_hand_back(tmp_path: Path, alone: Cas
         def look_and_stop() -> None:
             look()
             if len(case.batches()) > 1 and not made._is_stopping:
-                os.kill(os.getpid(), 15)
+                os.kill(os.getpid(), signal.SIGTERM)
 
         made._look = look_and_stop
         return made
@@ -423,7 +426,7 @@ def test_lanes_of_a_program_continue_on_another_agent_to_the_same_bits(tmp_path:
             eventually(lambda: list((study / "checkpoints").glob("pool_*.npz")))
             stop.set()
         with meanwhile(others[0].run), meanwhile(others[1].run):
-            is_over.wait(60)
+            eventually(is_over.is_set)
 
     with meanwhile(train):
         run(f"{words} --agents 0 --output-root {study.parent}")

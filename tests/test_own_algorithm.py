@@ -29,8 +29,6 @@ from hyperlax.recipe import load
 from hyperlax.study.search import run_study
 from tests.study_cases import arguments_of
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @dataclass(frozen=True)
 class ReinforceHyperparams:

@@ -31,7 +31,6 @@ from tests.desk import ROOT
 from tests.test_bad_input import TABLES, refused, table
 from tests.test_docs import python_of
 
-pytestmark = pytest.mark.timeout(120)
 RECIPE = TABLES / "own_code.py"
 SEARCH = f"optuna-hp-search --algo-and-network-config {RECIPE} --slots 2 --seed 3"
 OF_RL = re.compile(
@@ -226,7 +225,7 @@ def test_neither_the_study_nor_its_processes_import_jax(folder):
         )
     )
     words = shlex.split("optuna-hp-search --algo-and-network-config own_code.py --n-trials 1 --pruner asha --quiet")
-    subprocess.run([sys.executable, "-c", code, *words], check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", code, *words], check=True)
     assert hyperlax.open_study("my_optuna_studies/own_code").best.number == 0
 
 
@@ -310,7 +309,7 @@ def test_the_page_about_own_code_runs(folder):
     exec(search, names)  # noqa: S102
     assert len(names["study"].trials) == 30 and names["study"].best.values["error"] < 0.1
     Path("level.py").write_text(tuned)
-    done = subprocess.run([sys.executable, "level.py"], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "level.py"], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1].startswith("{'error': 0.0"), done.stderr
 
 

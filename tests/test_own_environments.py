@@ -23,7 +23,6 @@ from tests.fake_backend import FakeBackend
 from tests.made_up_studies import policy
 from tests.study_cases import Case, single_options
 
-pytestmark = pytest.mark.timeout(300)
 TANKS = Path(__file__).parent / "bad_input" / "tanks.py"
 OF_TANKS = policy("lab.tanks", 2, {"low": (-1.0,), "high": (1.0,)})
 

@@ -33,7 +33,6 @@ from tests.test_bad_input import TABLES, refused, table
 from tests.test_docs import python_of
 from tests.test_own_code import results, run
 
-pytestmark = pytest.mark.timeout(120)
 SMALL = TABLES / "own_lanes.py"
 SEARCH = f"optuna-hp-search --algo-and-network-config {SMALL} --seed 3"
 SEED, SEEDS = 5, 2

@@ -95,7 +95,7 @@ def test_pruned_trials_have_their_intermediate_values_and_the_reason(tmp_path: P
             assert trial.value == float(own[-1]["peak_performance"])
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", [pytest.param("random", marks=pytest.mark.slow), "tpe"])
 def test_an_interrupted_study_ends_as_one_that_was_left_alone(tmp_path: Path, sampler: str) -> None:
     short = {**ASHA, "n_trials": 16, "sampler": sampler}
     whole = Case(tmp_path / "whole", **short)
@@ -193,7 +193,7 @@ def test_lanes_stay_full_until_the_queue_is_empty(tmp_path: Path) -> None:
     assert lasted <= segments <= lasted + 4 * 5
 
 
-@pytest.mark.parametrize("sampler", ["random", "nsgaii"])
+@pytest.mark.parametrize("sampler", [pytest.param("random", marks=pytest.mark.slow), "nsgaii"])
 def test_more_trials_follow_whatever_was_changed_of_the_earlier_ones(tmp_path: Path, sampler: str) -> None:
     """Other lanes, trials run again and trials invalidated: what was asked from then on disk holds, and a repair finds it."""
     case = Case(tmp_path, **{**ASHA, "sampler": sampler, "n_trials": 16})

@@ -23,8 +23,6 @@ from hyperlax.recipe import RunLength
 from hyperlax.trial import SegmentResult, Trial
 from tests import small, toy
 
-pytestmark = pytest.mark.timeout(300)
-
 UNEVEN = RunLength(total_timesteps=35, num_evaluations=4, num_eval_episodes=4)
 LASTS = {0: 4, 1: 1, 2: 3, 3: 4, 4: 2, 5: 4, 6: 1, 7: 4}
 
@@ -133,7 +131,7 @@ def test_pools_do_not_wait_for_one_another(monkeypatch: pytest.MonkeyPatch) -> N
 
     def slow(session: LaneSession) -> list[SegmentResult]:
         if [trial.number for trial in session.trials] == [0]:
-            assert may_go_on.wait(60)
+            assert may_go_on.wait(240)
         return advance(session)
 
     monkeypatch.setattr(LaneSession, "advance", slow)
@@ -156,7 +154,7 @@ def test_a_pool_that_breaks_loses_only_those_that_did_not_leave_it(monkeypatch: 
 
     def breaking(session: LaneSession) -> list[SegmentResult]:
         if 0 in [trial.number for trial in session.trials]:
-            assert may_go_on.wait(60)
+            assert may_go_on.wait(240)
             raise RuntimeError("broken")
         return advance(session)
 
@@ -204,7 +202,9 @@ def test_what_it_has_cost_counts_the_lanes_that_nobody_used() -> None:
     assert timing["steps"] == 2 * sum({1: 8, 3: 26, 4: 36}[LASTS[number]] for number in range(3))
 
 
-@pytest.mark.parametrize("case", ["sac", pytest.param("ppo_discrete", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "case", ["dqn", *(pytest.param(case, marks=pytest.mark.slow) for case in ("sac", "ppo_discrete"))]
+)
 def test_real_trials_are_the_same_bits_in_refilled_lanes(case: str) -> None:
     load: AlgorithmTask = small.workload(case, small.WIDEST)
     uneven = AlgorithmTask.__new__(AlgorithmTask)

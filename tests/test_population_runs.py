@@ -38,7 +38,6 @@ from hyperlax.study.view import load_study
 from tests.fake_backend import STEPS_PER_INTERVAL, FakeBackend
 from tests.study_cases import MIXED, Case, Killed, killing, recipe_of
 
-pytestmark = pytest.mark.timeout(120)
 MEMBERS, INTERVALS = 8, 4
 ACTOR_LR = "algorithm.hyperparam.actor_lr"
 

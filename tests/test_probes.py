@@ -11,8 +11,6 @@ from hyperlax.envs.catalog import PROBES
 from hyperlax.envs.probes import LIMIT
 from tests.test_envs import rollout
 
-pytestmark = pytest.mark.timeout(120)
-
 KINDS = ("discrete", "continuous")
 
 

@@ -18,14 +18,20 @@ import pytest
 
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress, clock
-from hyperlax.study.reporters import IntervalReporter, LineReporter, NotebookReporter, TerminalReporter, reporter
+from hyperlax.study.reporters import (
+    SILENT_SECONDS,
+    IntervalReporter,
+    LineReporter,
+    NotebookReporter,
+    TerminalReporter,
+    reporter,
+)
 from hyperlax.study.running import RunningTrial
 from hyperlax.trial import Curve, LaneInterval, SegmentResult, Trial, TrialResult
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.study_cases import Case
-
-pytestmark = pytest.mark.timeout(120)
+from tests.waiting import PATIENCE, eventually
 
 
 class Terminal(io.StringIO):
@@ -228,9 +234,10 @@ def test_threads_that_draw_and_log_do_not_wait_for_each_other(monkeypatch):
         for thread in threads:
             thread.start()
         time.sleep(0.3)
+        eventually(lambda: "said" in terminal.getvalue())
         is_over.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(PATIENCE)
         assert not any(thread.is_alive() for thread in threads)
     *logged, _, _ = terminal.getvalue().split("\n")
     assert logged and all(line.endswith("said") for line in logged)
@@ -238,17 +245,22 @@ def test_threads_that_draw_and_log_do_not_wait_for_each_other(monkeypatch):
 
 def test_elsewhere_a_line_tells_that_programs_are_prepared_and_no_silence_is_long(monkeypatch):
     monkeypatch.setattr("hyperlax.study.reporters.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("hyperlax.study.reporters.SILENT_SECONDS", 0.3)
-    output = io.StringIO()
+    output, now = io.StringIO(), [0.0]
+    monkeypatch.setattr("hyperlax.study.reporters.time", SimpleNamespace(monotonic=lambda: now[0]))
     with closing(begun(LineReporter(output), training(2, at_work=(2, 2)))) as progress:
-        time.sleep(0.2)
-        assert output.getvalue().count("\n") == 1
-        time.sleep(0.6)
+        for count in (1, 2):
+            eventually(lambda count=count: output.getvalue().count("\n") == count)
+            now[0] += SILENT_SECONDS - 1
+            time.sleep(0.1)
+            assert output.getvalue().count("\n") == count
+            now[0] += 1
+        eventually(lambda: output.getvalue().count("\n") == 3)
         progress.trials_ended([end(0, value=1.0)])
+        now[0] += 1
+    now[0] += SILENT_SECONDS
+    time.sleep(0.1)
     lines = output.getvalue().splitlines()
-    assert 3 <= len(lines) <= 5 and all("preparing programs" in line for line in lines)
-    time.sleep(0.5)
-    assert len(output.getvalue().splitlines()) == len(lines)
+    assert len(lines) == 4 and all("preparing programs" in line for line in lines)
 
 
 def test_elsewhere_what_ends_in_time_is_a_line_and_no_more(monkeypatch):
@@ -282,11 +294,11 @@ def test_a_notebook_rewrites_one_line_a_training(monkeypatch):
     assert type(reporter()) is not NotebookReporter
     python.get_ipython = lambda: SimpleNamespace(kernel="a kernel")
     with closing(begun(reporter(), training(2))) as progress:
-        time.sleep(0.1)
+        eventually(lambda: len(shown[0]) > 2)
         progress.trials_ended([end(0, value=1.0), end(1, value=2.0)])
         progress.training_ended()
         progress.training_started(replace(training(1), task="confirmation"))
-    assert [lines[0].split("  ")[0] for lines in shown] == ["0/2 trials", "0/1 trial"] and len(shown[0]) > 2
+    assert [lines[0].split("  ")[0] for lines in shown] == ["0/2 trials", "0/1 trial"]
     assert shown[0][-1].startswith("2/2 trials  best peak_performance 2 (trial 1)")
 
 
@@ -306,7 +318,11 @@ def lines_of(case: Case, runner: FakeBackend, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_a_study_shows_its_lanes_or_that_programs_are_being_prepared(tmp_path, monkeypatch, pruner, preparing, said):
     def after(count: int) -> None:
-        time.sleep(0.05)
+        """Wait until the line was drawn, and not as it had been before."""
+        terminal = cast(Terminal, sys.stderr)
+        for _ in range(2):
+            drawn = len(terminal.getvalue())
+            eventually(lambda drawn=drawn: len(terminal.getvalue()) > drawn)
 
     monkeypatch.setattr(FakeBackend, "preparing", property(lambda backend: min(preparing, backend.occupied)))
     case = Case(tmp_path, pruner=pruner, pruner_min_segments=1)

@@ -44,11 +44,11 @@ from tests.agents_at_work import DEVICE, at_work
 from tests.desk import ROOT, hyperlax, python, study_of, write_small_recipes
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
-from tests.test_agent_command import PPO, until_there
+from tests.test_agent_command import PPO
 from tests.test_agent_command import start as start_command
 from tests.test_own_code import results
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(180)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs pip install "hyperlax[ray]"')
 NICENESS = "RAY_worker_niceness"
 RECIPE = """
@@ -128,9 +128,13 @@ def test_a_study_on_ray_is_that_of_one_process_also_if_an_actor_dies(
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     path, confirmed = recipe(tmp_path / "code", DIES_ONCE), "--confirm-top 1 --confirm-seeds 2"
-    capfd.readouterr()
-    assert cli.main(search(path, tmp_path / "ray", f"{confirmed} --engine ray --ray-address local --agents 2")) == 0
-    said = capfd.readouterr()
+    words = search(path, tmp_path / "ray", f"{confirmed} --engine ray --ray-address local --agents 2")
+    for _ in range(4):
+        capfd.readouterr()
+        status, said = cli.main(words), capfd.readouterr()
+        if "node timed out during startup" not in said.err:  # Ray waits for it for 30 s, however busy the machine is
+            break
+    assert status == 0, said.err
     assert not re.search(r"raylet|gcs|\bpid=|\[20\d\d-", said.out + said.err)
     assert len(re.findall(r"Lost trial 0: its agent (has )?died\. Waiting for another agent", caplog.text)) == 1
     assert cli.main(search(path, tmp_path / "alone", confirmed)) == 0
@@ -147,7 +151,7 @@ def test_what_a_stopped_study_keeps_comes_to_the_leader_and_goes_on(cluster: Any
     path, root = recipe(tmp_path / "code", LEAVES_A_FILE), tmp_path / "ray"
     study = root / "score"
     leader = start_command(search(path, root, on(cluster)), tmp_path, tmp_path / "leader.log")
-    until_there(study / "optuna_exec_batch_0000" / "success.txt")
+    eventually((study / "optuna_exec_batch_0000" / "success.txt").exists)
     leader.send_signal(signal.SIGINT)
     assert leader.wait() == 130, (tmp_path / "leader.log").read_text()
     began = {directory.name: list(directory.rglob("was_here_*")) for directory in (study / "trials").iterdir()}
@@ -164,12 +168,14 @@ def test_what_a_stopped_study_keeps_comes_to_the_leader_and_goes_on(cluster: Any
 
 @needs_ray
 def test_an_address_without_a_cluster_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import ray  # noqa: F401  (that takes seconds)
+
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         began = time.monotonic()
         assert cli.main(search(recipe(tmp_path / "code"), tmp_path, f"--engine ray --ray-address {address}")) == 1
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     said = capsys.readouterr().err
     assert f"No Ray cluster can be used at {address} (Connection refused)." in said and len(said.splitlines()) == 1
     assert not (tmp_path / "score").exists()
@@ -220,7 +226,7 @@ def test_a_desk_that_cannot_be_reached_is_a_lost_backend(monkeypatch: pytest.Mon
 def test_a_signal_to_the_group_of_a_leader_with_an_own_cluster_hands_everything_back(tmp_path: Path) -> None:
     path, log = recipe(tmp_path / "code", LEAVES_A_FILE), tmp_path / "leader.log"
     leader = start_command(search(path, tmp_path / "ray", "--engine ray"), tmp_path, log, has_own_session=True)
-    until_there(tmp_path / "ray" / "score" / "optuna_exec_batch_0000" / "success.txt")
+    eventually((tmp_path / "ray" / "score" / "optuna_exec_batch_0000" / "success.txt").exists)
     os.killpg(leader.pid, signal.SIGTERM)
     assert leader.wait() == 143, log.read_text()
     assert "To resume:" in log.read_text() and "Lost" not in log.read_text()
@@ -528,17 +534,9 @@ def test_ppo_on_ray_is_that_of_one_process_while_nodes_come_and_go(cluster: Any,
     log = tmp_path / "leader.log"
     leader = start_command([*words, "--output-root", "ray", *more], tmp_path, log)
     study = tmp_path / study_of(Path(), "ppo_mlp", "ray")
-    until_there(study / "checkpoints")
+    eventually((study / "checkpoints").exists)
     cluster.remove_node(node)
-    until_said("its agent died with its node", log)
+    eventually(lambda: "its agent died with its node" in log.read_text())
     cluster.add_node(num_cpus=2, resources={"guest": 2})
     assert leader.wait() == 0, log.read_text()
     assert results(study) == results(tmp_path / study_of(Path(), "ppo_mlp", "alone"))
-
-
-def until_said(words: str, log: Path) -> None:
-    """Wait for words in a log."""
-    until = time.monotonic() + 120
-    while words not in log.read_text():
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.1)

@@ -26,7 +26,6 @@ from hyperlax.study.directory import TRACKING
 from tests.fake_backend import FakeBackend, train_with_fakes
 from tests.study_cases import Case
 
-pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[1]
 CARD = '{"host": "host", "process": 1, "device": "cpu", "slots": 1, "began": "today", "batches": {}}'
 SEARCH = shlex.split(

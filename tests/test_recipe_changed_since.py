@@ -22,7 +22,6 @@ from tests.desk import ROOT, forget_environments
 from tests.study_cases import Case
 from tests.test_confirmation import SEEDS, Confirmer
 
-pytestmark = pytest.mark.timeout(120)
 CONFIRMED = ("confirmation.csv", "analysis_plots/confirmation.html")
 GAMMA, TAU = "algorithm.hyperparam.gamma", "algorithm.hyperparam.tau"
 

@@ -12,8 +12,6 @@ import pytest
 
 from hyperlax import envs
 
-pytestmark = pytest.mark.timeout(120)
-
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "reference_returns.py"
 
 

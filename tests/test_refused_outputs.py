@@ -22,7 +22,6 @@ from tests.made_up_studies import policy
 from tests.study_cases import Case
 
 pytestmark = [
-    pytest.mark.timeout(120),
     pytest.mark.skipif(sys.platform == "win32", reason="permissions are those of POSIX"),
 ]
 FORMATS = ("csv", "json", "optuna-journal")

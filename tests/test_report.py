@@ -26,7 +26,6 @@ from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, ranked
 from hyperlax.trial import LaneInterval
 from tests.made_up_studies import ARGUMENTS, large_study, study, write_timeline
 
-pytestmark = pytest.mark.timeout(300)
 LARGEST = 6_000_000
 
 

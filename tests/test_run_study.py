@@ -19,7 +19,7 @@ from hyperlax.study import search as runs
 from tests.desk import ROOT
 from tests.test_cli_output import Left
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("elsewhere")]
+pytestmark = pytest.mark.usefixtures("elsewhere")
 BASE = "algo_and_network_config: sac_mlp\nenv_config: gymnax.pendulum\n"
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 

@@ -22,8 +22,6 @@ from hyperlax.metrics import ReferenceReturns
 from hyperlax.trial import Outcome
 from tests.toy import RUN_LENGTH, SEED, Descent, backend, batch, batch_result, hypers, run, same_curves, trial
 
-pytestmark = pytest.mark.timeout(120)
-
 RATES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 STEPS = [0, 6, 12, 20]
 

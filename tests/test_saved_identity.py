@@ -15,8 +15,6 @@ from hyperlax.trial import BatchResult, Trial
 from tests.test_checkpoints import BATCH, same, trained
 from tests.toy import backend, batch, numbers, run, trial
 
-pytestmark = pytest.mark.timeout(120)
-
 MACHINE = ("hyperlax", "jax", "jaxlib", "XLA_FLAGS", "device", "cores")
 STUDY = ("program", "lanes", "seeds", "seed", "stream", "budget", "evaluations", "episodes", "hyperparameters")
 KNOWN_WHEN_LOWERED = ("code",)

@@ -16,7 +16,6 @@ from hyperlax.trial import Trial
 from tests.small import BASES, SEEDS, train
 from tests.study_cases import MIXED, arguments_of, recipe_of
 
-pytestmark = pytest.mark.timeout(300)
 CASE = "sac"
 
 

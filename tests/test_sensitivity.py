@@ -31,7 +31,6 @@ from tests.fake_backend import train_with_fakes
 from tests.study_cases import MIXED, Case, Killed, recipe_of
 from tests.test_sweeps import SWEEP, trained
 
-pytestmark = pytest.mark.timeout(120)
 SENSITIVE = [*SWEEP, "--sampling-method", "sensitivity"]
 HYPERPARAM = "algorithm.hyperparam."
 GAMMA, TAU, AUTOTUNE = (HYPERPARAM + name for name in ("gamma", "tau", "autotune"))

@@ -14,8 +14,6 @@ from hyperlax.study import search as runs
 from tests.desk import ROOT
 from tests.fake_backend import train_with_fakes
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def search(tmp_path, monkeypatch):

@@ -20,7 +20,6 @@ from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.study_cases import TWO, Case, arguments_of
 
-pytestmark = pytest.mark.timeout(120)
 BATCH_FILES = {
     *("hyperparams.csv", "curves.csv", "intermediate.csv", "summary.csv", "timing.json", "timeline.csv", "success.txt")
 }

@@ -14,8 +14,6 @@ from hyperlax.trial import Plan, SegmentResult, Trial
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Killed, killing
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def saved(case: Case) -> list[tuple[int, ...]]:
     """The trials of every batch that lies in the study's `checkpoints/`."""

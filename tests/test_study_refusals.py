@@ -14,8 +14,6 @@ from hyperlax.space import Categorical, LogUniform
 from tests.fake_backend import train_with_fakes
 from tests.study_cases import MIXED, Case
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture
 def case(finished, tmp_path):

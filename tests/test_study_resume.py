@@ -17,8 +17,6 @@ from tests.desk import python
 from tests.fake_backend import FakeBackend
 from tests.study_cases import TWO, Case, Killed, killing
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):

@@ -18,7 +18,6 @@ from hyperlax.samplers.registry import SAMPLERS, SamplerRow
 from hyperlax.space import Categorical, LogUniform, QUniform, UniformContinuous, UniformDiscrete
 from tests.study_cases import FINITE, MIXED
 
-pytestmark = pytest.mark.timeout(120)
 UNIT = {"x": UniformContinuous(domain=(0.0, 1.0)), "y": UniformContinuous(domain=(0.0, 1.0))}
 NUMBERS = {**UNIT, "n": UniformDiscrete(domain=(1, 900)), "q": QUniform(domain=(0.1, 1.3), q=0.1)}
 STEPS = {**FINITE, "n": UniformDiscrete(domain=(1, 9)), "c": Categorical(values=[[64, 64], [128]])}

@@ -3,9 +3,9 @@
 import os
 import signal
 import sys
-import time
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,8 +17,7 @@ from hyperlax.study.single import run_single
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
 from tests.fake_backend import FakeBackend
 from tests.study_cases import MIXED, Case, recipe_of, single_options
-
-pytestmark = pytest.mark.timeout(120)
+from tests.waiting import eventually
 
 
 def test_without_a_terminal_each_batch_is_a_line(tmp_path, capsys):
@@ -164,7 +163,8 @@ def test_a_single_training_says_first_what_it_trains_and_where_its_files_go(tmp_
 def test_a_single_training_shows_its_progress(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("hyperlax.study.reporters.SILENT_SECONDS", 0.0)
     monkeypatch.setattr("hyperlax.study.reporters.LOOK_SECONDS", 0.01)
-    backend = FakeBackend(after_batch=lambda count: time.sleep(0.3))
+    stderr: Any = sys.stderr
+    backend = FakeBackend(after_batch=lambda count: eventually(lambda: stderr.getvalue().count("\n") > 3))
     assert single(tmp_path, backend) == 0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 3 and lines[0].startswith("0/1 trial") and lines[-1].startswith("1/1 trial")

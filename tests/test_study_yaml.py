@@ -29,7 +29,7 @@ from tests.fake_backend import train_with_fakes
 from tests.study_cases import MIXED, arguments_of, recipe_of
 from tests.test_bad_input import refused, table
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("elsewhere")]
+pytestmark = pytest.mark.usefixtures("elsewhere")
 BASE = "algo_and_network_config: sac_mlp\nenv_config: gymnax.pendulum\n"
 LENGTH = "num_seeds: 2\ntotal_timesteps: 5000\nnum_evaluations: 5\nnum_eval_episodes: 4\n"
 CHANGED = """

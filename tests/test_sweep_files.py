@@ -15,7 +15,6 @@ from hyperlax.space import Categorical, LogUniform
 from tests.mlflow_store import Seen
 from tests.test_bad_input import TABLES, refused, table
 
-pytestmark = pytest.mark.timeout(300)
 FILE = (TABLES / "sweep.yaml").read_text()
 PRINTS = """import sys
 given = dict(word.split("=") for word in sys.argv[1:])

@@ -29,7 +29,6 @@ from tests.made_up_studies import study, write_timeline
 from tests.study_cases import Case
 from tests.test_pools import LASTS, UNEVEN, finish, pooled, trials
 
-pytestmark = pytest.mark.timeout(300)
 POOLED: dict[str, Any] = {"pruner": "asha", "pruner_min_segments": 1, "pruner_reduction_factor": 2}
 RACING: dict[str, Any] = {"seed_schedule": "racing", "num_seeds": 3}
 

@@ -19,8 +19,6 @@ from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.study_cases import Case, Killed
 
-pytestmark = pytest.mark.timeout(120)
-
 
 class Notes:
     """A writer that notes what it gets. faults: what the next calls raise, one a call; None for no fault."""
@@ -121,7 +119,7 @@ def test_a_fault_is_told_again_only_after_something_else(tmp_path, caplog):
     ):
         for _ in range(4):
             tracking.super_batch_ended(record, None)
-            assert asked.acquire(timeout=60)
+            assert asked.acquire(timeout=240)
         tracking.study_ended(lambda: record, 0)
     said = warnings(caplog)
     assert len(said) == 2 and said[0] == said[1]
@@ -146,7 +144,7 @@ def test_the_end_waits_for_a_tracker_only_so_long(tmp_path, caplog, monkeypatch,
         def end(self, record: StudyRecord, status: int) -> None:
             if why == "interrupted":
                 signal.raise_signal(signal.SIGINT)
-            assert go_on.wait(60)
+            assert go_on.wait(240)
 
     monkeypatch.setattr(background, "SILENT_SECONDS", 0.01)
     if why == "too long":
@@ -167,16 +165,22 @@ def test_the_end_waits_for_a_tracker_only_so_long(tmp_path, caplog, monkeypatch,
 
 
 def test_a_slow_tracker_is_not_waited_for_and_gets_only_the_newest(tmp_path):
-    go_on = threading.Event()
+    asked, go_on = threading.Event(), threading.Event()
 
     class Slow(Notes):
         def follow(self, record: StudyRecord) -> None:
-            assert go_on.wait(60)
+            asked.set()
+            assert go_on.wait(240)
             super().follow(record)
 
+    def after(count: int) -> None:
+        if count == 4:  # the first of the second super-batch
+            assert asked.wait(240)
+        elif count == 10:
+            go_on.set()
+
     tracker = Slow()
-    runner = FakeBackend(after_batch=lambda count: go_on.set() if count == 10 else None)
-    assert Case(tmp_path, tracker=tracker, n_trials=32).start(runner) == 0
+    assert Case(tmp_path, tracker=tracker, n_trials=32).start(FakeBackend(after_batch=after)) == 0
     counts = [len(finished(record)) for record in tracker.followed]
     assert counts[0] <= 8 and counts == sorted(counts) and len(counts) < 5
     assert len(finished(tracker.ended[0][0])) == 32

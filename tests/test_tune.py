@@ -19,7 +19,6 @@ from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import decode
 from hyperlax.space import LogUniform, UniformDiscrete
 
-pytestmark = pytest.mark.timeout(120)
 RATE = LogUniform(domain=(1e-4, 1e-1))
 SCRIPT = """
 import hyperlax
@@ -58,7 +57,7 @@ def script(folder: Path, guard: str) -> subprocess.CompletedProcess[str]:
     (folder / "helper.py").write_text("def score(lr): return 1 - lr\n")
     (folder / "model.py").write_text(SCRIPT.replace("GUARD", guard))
     words = [sys.executable, folder / "model.py"]
-    return subprocess.run(words, capture_output=True, text=True, timeout=100)
+    return subprocess.run(words, capture_output=True, text=True)
 
 
 def test_the_function_of_a_script_is_tuned_and_continues_from_anywhere(folder, monkeypatch):

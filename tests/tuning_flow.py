@@ -40,7 +40,9 @@ class TuningFlow(FlowSpec):
         rate = self.trial.suggest_float("rate", 1e-3, 1.0, log=True)
         is_first = not Path("again").exists() and not current.retry_count
         if str(self.index) == os.environ.get("LOST") and is_first:
-            time.sleep(6)  # until the others have ended
+            while sum(one.state.is_finished() for one in self.trial.study.trials) < len(self.trials) - 1:
+                time.sleep(0.5)
+            time.sleep(6)  # until the study is written with the others
             os.kill(os.getpid(), signal.SIGKILL)
         if self.index == 2:
             raise ArithmeticError("too steep")

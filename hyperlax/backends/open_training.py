@@ -106,6 +106,14 @@ class OpenTraining(Training):
             with self._timer.saving():
                 self.backend.save()
 
+    def hand_back(self) -> None:
+        """Save what trains, and hand it back. Remove what was told after the leader had ended."""
+        super().hand_back()
+        if not self._desk.engine_now():
+            for item in self._desk.items():
+                if item.kind == NEWS and item.agent == self._agent:
+                    self._desk.remove(item)
+
     def look(self) -> None:
         """Let leave what the leader has stopped. Tell the leader again what it has read and not used."""
         held = {item.batch for item in self._desk.items() if item.kind == CLAIM and item.agent == self._agent}

@@ -130,8 +130,12 @@ def refuse_each_write(
     run: Callable[[Case], int],
     again: Callable[[Case, HyperlaxError], int],
     check: Callable[[Case], None],
+    every: int,
 ) -> int:
-    """Run a command once for each of its writes, the one that finds no room, and then again; how many writes there were."""
+    """Run a command once for each of its writes, the one that finds no room, and then again; how many writes there were.
+
+    every: 1 for all writes, n for the first of n.
+    """
     refuses = 1
     while True:
         case = new_case(refuses)
@@ -146,4 +150,4 @@ def refuse_each_write(
         check_refusal(case, refused)
         assert again(case, refused) == 0
         check(case)
-        refuses += 1
+        refuses += every

@@ -35,7 +35,7 @@ from tests.made_up_studies import policy
 from tests.study_cases import Case
 from tests.test_population_runs import Run
 
-SECONDS = 10
+SECONDS = 100
 DEEP = json.loads("[" * 200 + "]" * 200)
 ODD_JSON: list[Any] = [
     *(

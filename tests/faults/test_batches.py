@@ -16,7 +16,6 @@ from tests.fake_backend import FakeBackend
 from tests.faults.disk import refuse_each_write
 from tests.study_cases import Case, Killed
 
-pytestmark = pytest.mark.timeout(240)
 SMALL: dict[str, Any] = {"n_trials": 6, "sampler": "random", "optuna_study_batch_size": 3}
 
 
@@ -173,7 +172,8 @@ def test_a_repair_does_not_need_a_damaged_batch_that_its_backup_has(tmp_path, wh
     assert case.told() == whole.told()
 
 
-def test_whatever_write_of_a_repair_finds_no_room_it_can_be_repeated(tmp_path, whole):
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_whatever_write_of_a_repair_finds_no_room_it_can_be_repeated(tmp_path, whole, every):
     words = "Nothing is lost. Free some space, then repair again:\n  hyperlax repair "
 
     def spoiled(number: int) -> Case:
@@ -189,4 +189,4 @@ def test_whatever_write_of_a_repair_finds_no_room_it_can_be_repeated(tmp_path, w
         assert str(refused).endswith(words + str(case.directory))
         return case.repair()
 
-    assert refuse_each_write(spoiled, Case.repair, again, check) > 5
+    assert refuse_each_write(spoiled, Case.repair, again, check, every) > 5

@@ -21,7 +21,6 @@ from tests.faults.disk import Disk, check_refusal, files, pages_at_most, refuse_
 from tests.study_cases import Case
 from tests.test_study_terminal import single
 
-pytestmark = pytest.mark.timeout(240)
 SMALL: dict[str, Any] = {"n_trials": 2, "optuna_study_batch_size": 1, "runner_hparam_batch_size": 1}
 FIRST_WRITES, NEXT_WRITES = 20, 20
 """A study writes at least so often before its first trial, and then for each."""
@@ -66,7 +65,13 @@ def go_on(case: Case, refused: HyperlaxError) -> int:
     return case.start(FakeBackend(lanes=1))
 
 
-def test_whatever_write_before_the_first_trial_finds_no_room_going_on_ends_it_as_if_nothing_had_been(tmp_path, half):
+some_or_all = pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+
+
+@some_or_all
+def test_whatever_write_before_the_first_trial_finds_no_room_going_on_ends_it_as_if_nothing_had_been(
+    tmp_path, half, every
+):
     def check(case: Case) -> None:
         assert case.told() == half.told() and files(case) == files(half) and tables(case) == tables(half)
 
@@ -76,10 +81,11 @@ def test_whatever_write_before_the_first_trial_finds_no_room_going_on_ends_it_as
     def start(case: Case) -> int:
         return case.start(FakeBackend(lanes=1), timeout=1e-9)
 
-    assert refuse_each_write(new, start, go_on, check) >= FIRST_WRITES
+    assert refuse_each_write(new, start, go_on, check, every) >= FIRST_WRITES
 
 
-def test_whatever_write_of_a_trial_finds_no_room_going_on_ends_it_as_if_nothing_had_been(tmp_path, half, whole):
+@some_or_all
+def test_whatever_write_of_a_trial_finds_no_room_going_on_ends_it_as_if_nothing_had_been(tmp_path, half, whole, every):
     def check(case: Case) -> None:
         assert case.told() == whole.told() and files(case) == files(whole)
 
@@ -88,7 +94,10 @@ def test_whatever_write_of_a_trial_finds_no_room_going_on_ends_it_as_if_nothing_
         copied.arguments = SMALL
         return copied
 
-    assert refuse_each_write(copy, lambda case: case.resume(FakeBackend(lanes=1)), go_on, check) >= NEXT_WRITES
+    def resume(case: Case) -> int:
+        return case.resume(FakeBackend(lanes=1))
+
+    assert refuse_each_write(copy, resume, go_on, check, every) >= NEXT_WRITES
 
 
 @pytest.mark.parametrize("command", [pytest.param("--retry-failed", marks=pytest.mark.slow), "invalidate"])

@@ -6,8 +6,6 @@ import pytest
 
 from tests.faults.foreign import Desk, attack
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:

@@ -14,8 +14,6 @@ from tests.fake_backend import FakeBackend
 from tests.faults.study import PRUNED
 from tests.study_cases import Case
 
-pytestmark = pytest.mark.timeout(120)
-
 ONE_BY_ONE: dict[str, Any] = {"n_trials": 4, "optuna_study_batch_size": 1, "runner_hparam_batch_size": 1}
 
 

@@ -148,7 +148,7 @@ class RayAgents(StartedAgents):
         from ray.exceptions import RayError
 
         try:
-            problem: Any = ray.get(reference)
+            problem = str(ray.get(reference))
         except RayError as error:
             ray.kill(actor)  # one that cannot be reached may still run
             how = _how_it_died(error)

@@ -120,10 +120,10 @@ class RayAgents(StartedAgents):
         for actor in (*(actor for _, actor in self._running.values()), self._desk.actor):
             with suppress(Exception):
                 ray.kill(actor)
-        if is_used:
-            self._desk.set_ended(False)
+        with suppress(OSError):
             for name, _ in self._running.values():
                 self._desk.remove_card(name)
+            self._desk.set_ended(False)
         self._running.clear()
 
     def _forget(self, name: str) -> None:

@@ -283,6 +283,7 @@ def test_every_kind_of_trial_is_in_the_study_that_is_written(tmp_path, capsys):
     assert "Run or resume that flow" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:Fixed parameter")
 def test_names_and_values_that_optuna_allows_are_written_as_a_study_can_have_them(tmp_path):
     study = optuna.create_study()
     study.set_user_attr(OBJECTIVE, "mean")

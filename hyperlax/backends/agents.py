@@ -80,11 +80,10 @@ class Agents:
         local: OwnAgents,
         lease: float = LEASE_SECONDS,
     ):
-        """Make a backend. planner: chooses programs and batches for this machine. device: see `Engine`. local: its own."""
+        """Make a backend. planner: has the programs, and plans batches. device: see `Engine`. local: the agents that it starts."""
         self._desk, self._planner, self._config, self._local, self._lease = desk, planner, config, local, lease
         self.lanes, self.slots, self.device = planner.lanes, planner.slots, planner.device
         self._device = device
-        self._lanes: dict[str, int] = {}
         self._engine = ""
         self._batches: dict[str, Batch] = {}
         self._planned: set[str] = set()

@@ -176,7 +176,7 @@ class AgentDesk:
         return self.ask("call", "finish", claim, result)
 
     def send_files(self, claim: Item) -> None:
-        """Give the leader the files of trials' own code, which have ended, unless the claim is gone. They go here."""
+        """Give the leader the files of the own code of trials that have ended, unless the claim is gone. Remove them here."""
         self._send_own(claim, is_last=True)
         for number in self._trials.pop(claim.batch, ()):
             shutil.rmtree(directory_of(self._folder, number), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A desk in the directory `work/` of a study. Standard library only.
+"""A desk in the directory `work/` of a study.
 
 A batch is one file, whose name says where it is: `<batch>.ticket` waits, `<batch>.<agent>.claim` is trained by that agent,
 `<batch>.result` is trained. `<number>.<agent>.news` is what an agent has told the leader. An agent takes a batch by renaming its

@@ -20,6 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import optuna
@@ -49,8 +50,9 @@ SPACE = {
 class TrivialBackend:
     """A backend without training: a trial's return is a sum of its hyperparameters."""
 
-    lanes, slots, device = LANES, 1, "none"
+    lanes, slots, room, device = LANES, 1, 1, "none"
     occupied = preparing = 0
+    restored: ClassVar[Mapping[int, int]] = {}
 
     def __init__(self) -> None:
         self.packing: dict[str, object] = {}

@@ -20,7 +20,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import optuna
@@ -52,10 +51,10 @@ class TrivialBackend:
 
     lanes, slots, room, device = LANES, 1, 1, "none"
     occupied = preparing = 0
-    restored: ClassVar[Mapping[int, int]] = {}
 
     def __init__(self) -> None:
         self.packing: dict[str, object] = {}
+        self.restored: dict[int, int] = {}
         self._batch: list[Trial] = []
 
     def plan(self, trials: Sequence[Trial]) -> Plan:

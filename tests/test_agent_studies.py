@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -251,16 +252,22 @@ def test_a_trial_that_agents_lose_three_times_fails_alone(
 def test_clocks_are_not_compared(
     tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An agent whose clock is an hour off, on a file system that takes its times."""
-    case, real, steps = Case(tmp_path), os.utime, iter(range(10**6))
+    """An agent whose clock is an hour off, on a file system that takes its times. It trains longer than its lease."""
+    case, real, renewals, lease = Case(tmp_path), os.utime, itertools.count(), 0.6
+    now = [0.0]  # the leader's clock, which cannot run ahead of a busy agent
 
-    def an_hour_off(path: Path) -> None:
-        then = time.time() + (-3600 if os.fspath(path).endswith("claim") else 3600) + next(steps) / 1000
-        real(path, (then, then))
+    def an_hour_off(path: Path | int) -> None:
+        if isinstance(path, int):
+            return real(path)
+        now[0] += lease / 4
+        then = time.time() + (-3600 if os.fspath(path).endswith("claim") else 3600) + next(renewals) / 1000
+        return real(path, (then, then))
 
     monkeypatch.setattr("hyperlax.backends.work.os.utime", an_hour_off)
-    with at_work(case, Slow(seconds=6.0)):
-        assert case.start(leading(case, lease=5.0), n_trials=3, optuna_study_batch_size=3) == 0
+    monkeypatch.setattr("hyperlax.leases.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with at_work(case, Slow(seconds=2.0)):
+        assert case.start(leading(case, lease=lease), n_trials=3, optuna_study_batch_size=3) == 0
+    assert now[0] > 2 * lease
     assert case.told() == alone.told()[:3]
     assert "Lost" not in caplog.text
 

@@ -21,7 +21,7 @@ from hyperlax.hyperparams import Network, Torso, of_algorithm
 from hyperlax.trial import Trial
 from tests.exact import ExactMLP, crop
 from tests.small import BASES, CASES, ENVIRONMENTS, RUN_LENGTH, SEED, SEEDS, STRUCTURE, WIDEST, train, workload
-from tests.test_lane_laws import mixed
+from tests.test_lane_laws import CONTINUOUS, mixed
 
 
 class ExactPPO(ppo.Shape):
@@ -204,8 +204,9 @@ def test_a_lane_equals_a_plain_python_loop_over_an_exact_size_network(case: str)
     """Of its own three layers with layer norm, and with several minibatches."""
     *mates, last = mixed(case)
     several = {"num_minibatches": 2} if hasattr(BASES[case].hyperparam, "num_minibatches") else {}
-    hyperparam = dataclasses.replace(last.config.hyperparam, **several)
-    own, seed = Trial(last.number, dataclasses.replace(last.config, hyperparam=hyperparam)), 1
+    config: Any = last.config
+    config = dataclasses.replace(config, hyperparam=dataclasses.replace(config.hyperparam, **several))
+    own, seed = Trial(last.number, config), 1
     weights, returns = apart(case, [*mates, own], own, seed, plain_loop(case, own, seed, (2, 2))(0.0))
     assert weights < 2e-4 and returns < 1e-3
 
@@ -246,7 +247,7 @@ WIDER = 13
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow if case == "ppo_continuous" else ()) for case in CASES]
+    "case", [pytest.param(case, marks=pytest.mark.slow if case in CONTINUOUS else ()) for case in CASES]
 )
 def test_wider_padding_changes_nothing(case: str) -> None:
     """Lanes that compute at their own sizes are witnesses against loops of one lane each that is padded further."""

@@ -30,12 +30,12 @@ from hyperlax.study.stopping import StopRequest
 from hyperlax.study.study_run import local_backend, local_planner
 from hyperlax.study.view import load_study
 from hyperlax.tasks import Function, Measure
-from tests.agents_at_work import DEVICE, at_work, eventually, meanwhile, place_of
+from tests.agents_at_work import DEVICE, at_work, meanwhile, place_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Killed, arguments_of, killing
 from tests.test_open_agents import curves
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(60)
 AUTO: dict[str, Any] = {
     "runner_hparam_batch_size": "auto",
     "optuna_study_batch_size": "auto",
@@ -124,7 +124,7 @@ def test_one_that_dies_before_it_answers_is_not_waited_for(tmp_path: Path) -> No
         with pytest.raises(Killed):
             AgentProcess(place_of(case.directory, case.recipe, Choosing(), make_backend=die), is_over).run()
         with at_work(case, Choosing()):
-            is_over.wait(40)
+            eventually(is_over.is_set)
 
     with meanwhile(join):
         assert lead(case) == 0
@@ -143,7 +143,7 @@ def test_only_the_kind_of_device_of_the_first_agent_trains(tmp_path: Path) -> No
         answered.set()
 
     def wait(count: int) -> None:
-        answered.wait(20)
+        eventually(answered.is_set)
 
     with at_work(case, Choosing(after_batch=wait), device_of=lambda config: "a GPU"), meanwhile(join):
         assert lead(case) == 0
@@ -197,6 +197,24 @@ def test_a_leader_that_is_killed_while_it_waits_is_followed_by_another(
     assert case.told() == trained_alone(tmp_path / "alone", Choosing().bind).told()
 
 
+def test_an_agent_that_has_chosen_for_a_leader_that_was_killed_chooses_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, wait = Case(tmp_path / "agents"), FirstAgent._wait  # pyright: ignore[reportPrivateUsage]
+
+    def wait_and_die(first: FirstAgent, config: EngineConfig) -> None:
+        wait(first, config)
+        raise Killed
+
+    with at_work(case, Choosing()):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(FirstAgent, "_wait", wait_and_die)
+            lead(case)
+        case.arguments["n_trials"] = 8
+        assert lead(case, resume=True) == 0
+    assert case.told() == trained_alone(tmp_path / "alone", Choosing().bind, n_trials=8).told()
+
+
 def test_a_resume_keeps_the_choice_and_takes_the_device_of_the_agent_that_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,6 +264,14 @@ def test_only_an_answer_to_this_question_counts(tmp_path: Path) -> None:
     assert (made[0].device, made[0].slots, made[0].lanes) == ("newest", 2, 4)
     assert made[0].packing == packing
 
+    def train() -> None:
+        eventually(lambda: work.engine_now() not in ("", question))
+        work.write_card("busy", replace(answer, engine=other, machine="busy"))
+
+    with meanwhile(train):
+        resumed = FirstAgent(work, LocalAgents(case.directory), StopRequest())
+        assert resumed.make_backend(replace(config, chosen={**packing, "lanes": 3}), None).device == "busy"
+
 
 def test_a_leader_needs_nothing_that_a_trial_needs() -> None:
     task = Function(print, Measure("score", "maximize"), budget=1, evaluations=1, cores=10_000, resources={"gpu": 99})
@@ -254,3 +280,14 @@ def test_a_leader_needs_nothing_that_a_trial_needs() -> None:
     with pytest.raises(UsageError):
         local_backend(config, CheckpointManager(Path(), 0.0))
     local_planner(config, CheckpointManager(Path(), 0.0)).close()
+
+
+def test_what_cannot_run_is_refused_before_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise UsageError("the budget is too small.")
+
+    monkeypatch.setattr("hyperlax.backends.local.make_backend", refuse)
+    case = Case(tmp_path)
+    with pytest.raises(UsageError, match="too small"):
+        lead(case)
+    assert not case.directory.exists()

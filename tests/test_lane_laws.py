@@ -65,6 +65,8 @@ OTHER_VALUES = {
     "huber_loss_parameter": 0.01,
     "use_double_q": False,
 }
+CONTINUOUS = ("ppo_continuous", "sac")
+"""Cases whose lanes side by side take half a minute to compile, and differ from the others in their actions."""
 FIELDS = [(case, field) for case in CASES for field in rules(type(BASES[case].hyperparam))]
 
 
@@ -112,7 +114,7 @@ def mixed(case: str) -> list[Trial]:
 @pytest.mark.parametrize(
     ("case", "kind"),
     [
-        pytest.param(case, kind, marks=pytest.mark.slow if kind and case == "ppo_continuous" else ())
+        pytest.param(case, kind, marks=pytest.mark.slow if kind and case in CONTINUOUS else ())
         for case in CASES
         for kind in ({}, {"sequential": False})
     ],
@@ -126,7 +128,7 @@ def test_a_lane_alone_equals_the_lane_among_others_to_the_bit(case: str, kind: d
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow if case == "ppo_continuous" else ()) for case in CASES]
+    "case", [pytest.param(case, marks=pytest.mark.slow if case in CONTINUOUS else ()) for case in CASES]
 )
 def test_lanes_one_after_another_side_by_side_and_a_single_one_agree_to_rounding(case: str) -> None:
     trials = mixed(case)

@@ -13,10 +13,11 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 
 import hyperlax
 from hyperlax.cli import main
@@ -36,7 +37,7 @@ from hyperlax.metaflow import (
 )
 from hyperlax.metaflow.coordinator import Coordinator
 from hyperlax.metaflow.directory import write_study
-from hyperlax.metaflow.rendezvous import BEAT, OBJECTIVE, TASK, StudyOverError, add_trial, await_coordinator, live_trial
+from hyperlax.metaflow.rendezvous import BEAT, OBJECTIVE, StudyOverError, add_trial, await_coordinator, live_trial
 from hyperlax.metaflow.results import TrialResult
 from tests.test_docs import python_of
 from tests.waiting import eventually
@@ -153,7 +154,7 @@ def coordinating(total: int, direction: str = "minimize", timeout: float = 500) 
     return thread, found
 
 
-def beats(study: optuna.Study, number: int) -> int:
+def beats(study: Any, number: int) -> int:
     """How many signs of life a trial has given."""
     return study.get_trials(deepcopy=False)[number].system_attrs.get(BEAT, 0)
 
@@ -219,23 +220,6 @@ def test_what_metaflow_cannot_say_is_told(monkeypatch, capsys):
     thread, _ = coordinating(total=1, timeout=1)
     thread.join(timeout=240)
     assert "The tasks of the run cannot be seen now: " in capsys.readouterr().out
-
-
-def test_a_coordinator_on_another_host_is_not_reached_through_the_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "a")
-    monkeypatch.delenv(variable := "no_grpc_proxy", raising=False)
-    for host in ("a", "b", "c", "b"):
-        rendezvous._go_directly_to(host)
-    assert os.environ[variable] == "a,b,c"
-
-
-def test_a_task_that_is_tried_again_counts_once():
-    study = optuna.create_study()
-    for state in (TrialState.FAIL, TrialState.RUNNING, TrialState.COMPLETE):
-        value = 1.0 if state == TrialState.COMPLETE else None
-        study.add_trial(create_trial(state=state, value=value, system_attrs={TASK: "b" if value else "a"}))
-    ended = coordinator.ended_tasks(study.trials)
-    assert ended == {"a": False, "b": True}
 
 
 def test_every_kind_of_trial_is_in_the_study_that_is_written(tmp_path, capsys):

@@ -128,9 +128,13 @@ def test_a_study_on_ray_is_that_of_one_process_also_if_an_actor_dies(
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     path, confirmed = recipe(tmp_path / "code", DIES_ONCE), "--confirm-top 1 --confirm-seeds 2"
-    capfd.readouterr()
-    assert cli.main(search(path, tmp_path / "ray", f"{confirmed} --engine ray --ray-address local --agents 2")) == 0
-    said = capfd.readouterr()
+    words = search(path, tmp_path / "ray", f"{confirmed} --engine ray --ray-address local --agents 2")
+    for _ in range(4):
+        capfd.readouterr()
+        status, said = cli.main(words), capfd.readouterr()
+        if "node timed out during startup" not in said.err:  # Ray waits for it for 30 s, however busy the machine is
+            break
+    assert status == 0, said.err
     assert not re.search(r"raylet|gcs|\bpid=|\[20\d\d-", said.out + said.err)
     assert len(re.findall(r"Lost trial 0: its agent (has )?died\. Waiting for another agent", caplog.text)) == 1
     assert cli.main(search(path, tmp_path / "alone", confirmed)) == 0
@@ -485,8 +489,8 @@ def test_a_study_ends_once_no_agent_can_train(tmp_path: Path, monkeypatch: pytes
     desk = LeaderDesk(_Actor(tmp_path), tmp_path, "cpu=1")
     agents = _ended(monkeypatch, desk, "", "node b does not train: its jax is old")
     assert agents.dead() == {}
-    agents = _ended(monkeypatch, desk, *["node b does not train: its jax is old"] * 2)
-    with pytest.raises(BackendLost, match="No agent of the Ray cluster can train this study"):
+    agents = _ended(monkeypatch, desk, *[f"node {name} does not train: its jax is old." for name in "bb"])
+    with pytest.raises(BackendLost, match=r"can train this study\. node b does not train: its jax is old\.$"):
         agents.dead()
     agents.close()  # raises nothing, although actors are dead
 

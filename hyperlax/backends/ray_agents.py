@@ -20,8 +20,6 @@ from hyperlax.errors import counted
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.2
-"""Seconds between two looks whether actors have died."""
 _NODES_SECONDS = 1.0
 """Seconds between two looks whether nodes have come."""
 _GRACE_SECONDS = 5.0
@@ -74,8 +72,8 @@ class RayAgents(StartedAgents):
         self._desk, self._main, self.about = desk, main, dict(about)
         self._resources, self._most = dict(resources), most
         self._running: dict[Any, tuple[str, Any]] = {}
-        self._started = self._refused = 0
-        self._looked = self._started_at = 0.0
+        self._started, self._refusals = 0, list[str]()
+        self._started_at = 0.0
 
     def start(self) -> None:
         """Start the agents that are missing. They begin as soon as a node has room for them."""
@@ -93,10 +91,9 @@ class RayAgents(StartedAgents):
         """
         import ray
 
-        now = time.monotonic()
-        if not self._running or now - self._looked < _LOOK_SECONDS:
-            return {}
-        self._looked, found = now, {}
+        found = dict[str, str]()
+        if not self._running:
+            return found
         ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         for reference in ended:
             name, actor = self._running.pop(reference)
@@ -119,10 +116,10 @@ class RayAgents(StartedAgents):
         for actor in (*(actor for _, actor in self._running.values()), self._desk.actor):
             with suppress(Exception):
                 ray.kill(actor)
-        if is_used:
-            self._desk.set_ended(False)
+        with suppress(OSError):
             for name, _ in self._running.values():
                 self._desk.remove_card(name)
+            self._desk.set_ended(False)
         self._running.clear()
 
     def _forget(self, name: str) -> None:
@@ -132,7 +129,7 @@ class RayAgents(StartedAgents):
 
     def _wanted(self) -> int:
         """Return how many agents there may be."""
-        return (self._most or max(1, room_for(self._resources))) - self._refused
+        return (self._most or max(1, room_for(self._resources))) - len(self._refusals)
 
     def _start_one(self) -> None:
         import ray
@@ -151,7 +148,7 @@ class RayAgents(StartedAgents):
         from ray.exceptions import RayError
 
         try:
-            problem = ray.get(reference)
+            problem = str(ray.get(reference))
         except RayError as error:
             ray.kill(actor)  # one that cannot be reached may still run
             how = _how_it_died(error)
@@ -161,10 +158,12 @@ class RayAgents(StartedAgents):
                 ) from error
             return how
         if problem:
-            self._refused += 1
-            log.warning("%s", problem)
+            if problem not in self._refusals:
+                log.warning("%s", problem)
+            self._refusals.append(problem)
             if self._wanted() <= 0:
-                raise BackendLost("No agent of the Ray cluster can train this study; what they said is above.")
+                said = " ".join(dict.fromkeys(self._refusals))
+                raise BackendLost(f"No agent of the Ray cluster can train this study. {said}")
         return ""
 
 

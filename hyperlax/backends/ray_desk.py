@@ -31,6 +31,10 @@ LEADER, AGENT = "leader", "agent"
 _AWAITED = {LEADER: {TICKET, RESULT, NEWS}, AGENT: {TICKET}}
 """Side of the desk -> what it waits for."""
 _WAIT_SECONDS = {LEADER: 0.25, AGENT: 1.0}
+_LOOKED = ("items", "is_stopping", "has_ended", "engine_now")
+"""The methods of a desk whose results an agent gets together, for all of its threads."""
+_FRESH_SECONDS = 0.02
+"""Seconds for which they count, unless the agent changes something."""
 
 
 class DeskActor:
@@ -38,7 +42,7 @@ class DeskActor:
 
     def __init__(self, study: str):
         self._study, self._work = Path(study), Work(Path(study))
-        self._state: tuple[list[Item], bool, bool] = [], False, False
+        self._state: dict[str, Any] = {"items": []}
         self._count, self._news = dict.fromkeys(_AWAITED, 0), {side: asyncio.Event() for side in _AWAITED}
         self._cores: dict[str, dict[str, list[int]]] = {}
 
@@ -54,13 +58,26 @@ class DeskActor:
         """Put files of the study in place of those that match a pattern."""
         await self._do(_write_files, self._study, pattern, files)
 
-    async def wait(self, side: str, seen: int) -> int:
-        """Return the number of the news for a side, once it is not the one that was seen or after some time."""
-        self._look_again()
+    async def wait(self, side: str, seen: int) -> tuple[int, dict[str, Any]]:
+        """Wait for other news for a side than it has seen, or for some time. Return their number, and a look at the desk."""
+        self.look()
         if self._count[side] == seen:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news[side].wait(), _WAIT_SECONDS[side])
-        return self._count[side]
+        state = self.look()
+        return self._count[side], state
+
+    def look(self) -> dict[str, Any]:
+        """Look at the desk. Wake those for whom there is something new."""
+        before, self._state = self._state, {name: getattr(self._work, name)() for name in _LOOKED}
+        came = {item.kind for item in set(self._state["items"]) - set(before["items"])}
+        is_other = any(self._state[name] != before.get(name) for name in _LOOKED[1:])
+        for side, kinds in _AWAITED.items():
+            if came & kinds or is_other:
+                self._count[side] += 1
+                self._news[side].set()
+                self._news[side] = asyncio.Event()
+        return self._state
 
     def take_cores(self, node: str, agent: str, there: list[int], count: int) -> list[int]:
         """Return cores for an agent, those of its node that the fewest agents have."""
@@ -82,18 +99,8 @@ class DeskActor:
                 return function(*arguments)
 
         found = await asyncio.to_thread(do)
-        self._look_again()
+        self.look()
         return found
-
-    def _look_again(self) -> None:
-        """Look at the desk. Wake those for whom there is something new."""
-        before, self._state = self._state, (self._work.items(), self._work.is_stopping(), self._work.has_ended())
-        came = {item.kind for item in set(self._state[0]) - set(before[0])}
-        for side, kinds in _AWAITED.items():
-            if came & kinds or self._state[1:] != before[1:]:
-                self._count[side] += 1
-                self._news[side].set()
-                self._news[side] = asyncio.Event()
 
 
 class LeaderDesk(Work):
@@ -111,7 +118,7 @@ class LeaderDesk(Work):
 
     def wait(self) -> None:
         """Wait for news. Raises BackendLost if the actor or its node has died."""
-        self._seen = result_of(self.actor.wait.remote(LEADER, self._seen), self.study)
+        self._seen, _ = result_of(self.actor.wait.remote(LEADER, self._seen), self.study)
 
 
 class AgentDesk:
@@ -128,17 +135,23 @@ class AgentDesk:
         self._sent: dict[str, tuple[float, Any]] = {}
         self._sending = threading.Lock()
         self._seen = threading.local()
+        self._looked: tuple[float, dict[str, Any]] = 0.0, {}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name in _LOOKED:
+            return lambda: self._look()[name]
         return partial(self.ask, "call", name)
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """Call a method of the actor. Raises BackendLost if it has died."""
-        return result_of(getattr(self._actor, name).remote(*arguments), self.study)
+        found = result_of(getattr(self._actor, name).remote(*arguments), self.study)
+        self._looked = 0.0, {}
+        return found
 
     def wait(self) -> None:
         """Wait for news, at most for a second."""
-        self._seen.count = self.ask("wait", AGENT, getattr(self._seen, "count", -1))
+        self._seen.count, looked = self.ask("wait", AGENT, getattr(self._seen, "count", -1))
+        self._looked = time.monotonic(), looked
 
     def read(self, item: Item) -> Ticket | None:
         """Return the content of a ticket or claim, None if it is gone. Raises UsageError if it is damaged."""
@@ -149,10 +162,8 @@ class AgentDesk:
 
     def renew(self, claim: Item) -> bool:
         """Renew an agent's lease. Return whether the batch is still its own."""
-        is_own = self.ask("call", "renew", claim)
-        if is_own:
-            self._send_own(claim, is_last=False)
-        return is_own
+        self._send_own(claim, is_last=False)
+        return self.ask("call", "renew", claim)
 
     def give_back(self, claim: Item) -> bool:
         """Let a claimed batch wait for another agent. Return False if the claim is gone."""
@@ -188,16 +199,22 @@ class AgentDesk:
     def _pattern(self, path: Path) -> str:
         return f"{path.relative_to(self._root).as_posix()}{'' if path.suffix else '/**/*'}"
 
+    def _look(self) -> dict[str, Any]:
+        at, looked = self._looked
+        if time.monotonic() - at > _FRESH_SECONDS:
+            looked = self.ask("look")
+            self._looked = time.monotonic(), looked
+        return looked
+
     def _send_own(self, claim: Item, is_last: bool) -> None:
         """Send the files of trials' own code that have changed: while a trial trains, now and then."""
-        if is_last and not self.ask("call", "renew", claim):
-            return
         with self._sending:
             for path in [directory_of(self._folder, number) for number in self._trials.get(claim.batch, ())]:
                 pattern, now = self._pattern(path), time.monotonic()
                 since, seen = self._sent.get(pattern, (now, None))
                 files = _stamps(self._root, pattern)
-                if files and files != seen and (is_last or now - since >= self._seconds):
+                is_due = files and files != seen and (is_last or now - since >= self._seconds)
+                if is_due and self.ask("call", "renew", claim):
                     self.send(path)
                     since, seen = now, files
                 self._sent[pattern] = since, seen
@@ -213,27 +230,22 @@ class _SentCheckpoints(CheckpointManager):
         self._desk = desk
 
     def pools(self) -> Iterator[tuple[Metadata, dict[str, np.ndarray]]]:
-        """Yield the saved sessions of refilled lanes of all agents, the latest first."""
         self._desk.fetch(self._directory / "pool_*.npz")
         yield from super().pools()
 
     def save_pools(self, states: Sequence[tuple[Metadata, Mapping[str, np.ndarray]]]) -> None:
-        """Replace the saved sessions of this agent's refilled lanes."""
         super().save_pools(states)
         self._desk.send(self._directory / f"pool_{self._owner}_*.npz")
 
     def load_batch(self, trials: Sequence[int]) -> tuple[Metadata, dict[str, np.ndarray]] | None:
-        """Return the last save of a batch by any agent, None if there is none."""
         self._desk.fetch(self._path(trials))
         return super().load_batch(trials)
 
     def save_batch(self, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
-        """Replace the last save of a batch."""
         super().save_batch(metadata, arrays)
         self._desk.send(self._path(metadata.trials))
 
     def own_directory(self, trial: int) -> Path:
-        """Make and return the directory where a trial's own code keeps files, with those of the agents before."""
         self._desk.fetch(directory_of(self._directory.parent, trial))
         return super().own_directory(trial)
 

@@ -105,7 +105,7 @@ class Coordinator:
                 is_running = trial.state == TrialState.RUNNING
                 if is_running and leases.age(trial.number, trial.system_attrs.get(BEAT)) > LEASE_SECONDS:
                     self._fail(trial, f"lost: its task gave no sign of life for {LEASE_SECONDS:g} s")
-            ended = ended_tasks(trials)
+            ended = _ended_tasks(trials)
             is_idle = all(ended.values()) and time.monotonic() - looked > _LOOK_SECONDS
             looked = time.monotonic() if is_idle else looked
             if sum(ended.values()) >= self._total or (is_idle and self._have_ended(ended)):
@@ -134,7 +134,7 @@ class Coordinator:
         print(f"Trial {trial.number} failed: {reason}.")
 
 
-def ended_tasks(trials: Sequence[FrozenTrial]) -> dict[str, bool]:
+def _ended_tasks(trials: Sequence[FrozenTrial]) -> dict[str, bool]:
     """Return for each task that has begun whether its last trial has ended. A task that is tried again has several."""
     begun = (trial for trial in trials if trial.state != TrialState.WAITING)
     return {t.system_attrs.get(TASK, f"trial {t.number}"): t.state.is_finished() for t in begun}

@@ -165,10 +165,10 @@ class AgentDesk:
         self._send_own(claim, is_last=False)
         return self.ask("call", "renew", claim)
 
-    def give_back(self, claim: Item) -> None:
-        """Let a claimed batch wait for another agent, unless the claim is gone."""
+    def give_back(self, claim: Item) -> bool:
+        """Let a claimed batch wait for another agent. Return False if the claim is gone."""
         self._send_own(claim, is_last=True)
-        self.ask("call", "give_back", claim)
+        return self.ask("call", "give_back", claim)
 
     def finish(self, claim: Item, result: bytes) -> bool:
         """Replace a claim by the batch's result. Return False, and drop the result, if the batch is not the agent's any more."""

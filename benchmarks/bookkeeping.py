@@ -49,11 +49,12 @@ SPACE = {
 class TrivialBackend:
     """A backend without training: a trial's return is a sum of its hyperparameters."""
 
-    lanes, slots, device = LANES, 1, "none"
+    lanes, slots, room, device = LANES, 1, 1, "none"
     occupied = preparing = 0
 
     def __init__(self) -> None:
         self.packing: dict[str, object] = {}
+        self.restored: dict[int, int] = {}
         self._batch: list[Trial] = []
 
     def plan(self, trials: Sequence[Trial]) -> Plan:

@@ -107,7 +107,7 @@ class Study:
 
     @property
     def state(self) -> str:
-        """State: running, finished or stopped."""
+        """State: running or confirming, and with how many agents if it has any, finished or stopped."""
         return self._opened.state
 
     @property

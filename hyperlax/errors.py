@@ -106,14 +106,21 @@ def noun(number: int, one: str) -> str:
     return f"{one[:-1]}ies" if one.endswith("y") else f"{one}{'es' if one.endswith(('ch', 's')) else 's'}"
 
 
+NOT_A_TRIAL = 2**31 - 1
+"""Number under which the recipe's default configuration is trained where no trial of the study has it."""
+
+
 def numbered(trials: Collection[int], verb: str = "") -> str:
     """Return trials by their numbers, with a verb if one is given.
 
     >>> numbered([3]), numbered([3, 5], "continue"), numbered([3], "have")
     ('trial 3', 'trials 3, 5 continue', 'trial 3 has')
+    >>> numbered([3, NOT_A_TRIAL])
+    'trial 3 and the default configuration'
     """
-    is_one = len(trials) == 1
-    names = f"{noun(len(trials), 'trial')} {', '.join(map(str, trials))}"
+    is_one, own = len(trials) == 1, [str(number) for number in trials if number != NOT_A_TRIAL]
+    parts = [f"{noun(len(own), 'trial')} {', '.join(own)}"] if own else []
+    names = " and ".join([*parts, "the default configuration"] if len(own) < len(trials) else parts)
     verb = {"have": "has", "": ""}.get(verb, f"{verb}s") if is_one else verb
     return f"{names} {verb}".rstrip()
 

@@ -1,4 +1,4 @@
-"""Leases: who holds one lives as long as its sign of life changes. Clocks of other machines do not count. Standard library only."""
+"""Leases: a holder lives as long as its sign of life changes. Clocks of other machines do not count. Standard library only."""
 
 from __future__ import annotations
 

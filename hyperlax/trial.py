@@ -21,6 +21,9 @@ NOT_FINITE = "parameters or returns are not finite"
 TIMELINE = "timeline.csv"
 """The file of a batch with a row for each `LaneInterval` of its trials."""
 
+WHERE = ("agent", "host", "device")
+"""Entries of a `timing.json`: the agent that has trained the batch, and where; if several have, all, with `; ` between them."""
+
 MEASURED = ("mean", "std", "min", "max", "length")
 """The columns of a curve: of the returns of an evaluation's episodes, and their mean length."""
 

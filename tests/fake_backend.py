@@ -83,6 +83,14 @@ class FakeBackend:
         return len(self.in_lanes)
 
     @property
+    def room(self) -> int:
+        return self.slots
+
+    @property
+    def restored(self) -> dict[int, int]:
+        return {}
+
+    @property
     def points(self) -> int:
         return self.config.run_length.num_evaluations
 

@@ -8,28 +8,32 @@ import logging
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hyperlax.backends.agent_process import AgentProcess
+from hyperlax.backends.agents import Agents
+from hyperlax.backends.base import Evicted
 from hyperlax.backends.child import beginning
 from hyperlax.backends.desk import AgentCard, ticket_of
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.work import Work
+from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.leading import join
-from tests.agents_at_work import DEVICE, LEASE, at_work, claimed, has_ended, leading, meanwhile
+from hyperlax.trial import SegmentResult
+from tests.agents_at_work import DEVICE, LEASE, Slow, at_work, claimed, has_ended, leading, meanwhile
 from tests.fake_backend import FakeBackend
 from tests.faults.test_forbidden import as_a_user
-from tests.study_cases import MIXED, Case, Finished, recipe_of
-from tests.waiting import eventually
+from tests.study_cases import MIXED, Case, Finished, Killed, recipe_of
+from tests.waiting import PATIENCE, eventually
 
 ASHA: dict[str, Any] = {"pruner": "asha", "pruner_min_segments": 1, "sampler": "tpe"}
 
@@ -94,6 +98,101 @@ def test_the_leader_says_for_whom_it_waits(
     said = r"Waiting for agent gone-1-a, last heard of 0\.[3-9] s ago. Another one trains its trials if that becomes 0.9 s\."
     assert re.fullmatch(said, waiting)
     assert "its agent gone-1-a was not heard of for 0.9 s" in caplog.text
+
+
+def test_agents_that_join_train_at_once(tmp_path: Path, finished: Finished) -> None:
+    """The planner has one slot, and the batch of the first agent does not end."""
+    alone, case = finished(tmp_path / "alone"), Case(tmp_path / "agents")
+    first, second = Slow(seconds=PATIENCE), Slow(seconds=PATIENCE)
+
+    def train() -> None:
+        with at_work(case, first):
+            eventually(first.asleep.is_set)
+            with at_work(case, second):
+                eventually(second.asleep.is_set)
+                for one in (first, second):
+                    one.seconds = 0.0
+                    one.wake()
+                eventually(lambda: has_ended(case))
+
+    with meanwhile(train):
+        assert case.start(leading(case)) == 0
+    assert case.told() == alone.told()
+
+
+@pytest.mark.parametrize("has_card", [True, False])
+def test_a_batch_of_a_silent_agent_takes_no_room_from_what_is_done(
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch, has_card: bool
+) -> None:
+    """The leader and an agent of another machine are killed. The next leader has one slot, and no agent yet."""
+    alone, case = finished(tmp_path / "alone"), Case(tmp_path / "agents")
+    work = Work(case.directory)
+
+    def begin() -> None:
+        claimed(work, "gone-1-a")
+        if has_card:
+            work.write_card("gone-1-a", AgentCard("host", 1, "cpu", 1, "today", {}, beginning="of another machine"))
+        with at_work(case, FakeBackend()):
+            eventually(lambda: [item for item in work.items() if item.kind == "result"])
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, meanwhile(begin), pytest.raises(Killed):
+        patch.setattr(Agents, "_take", killed)
+        patch.setattr(Work, "clear", lambda work: None)
+        case.start(leading(case))
+    (claim,) = [item for item in work.items() if item.kind == "claim"]
+
+    def continue_() -> None:
+        eventually(lambda: case.states()[3:6] == ["COMPLETE"] * 3)
+        assert work.renew(claim) and case.states()[0] != "COMPLETE"
+        work.give_back(claim)
+        with at_work(case, FakeBackend()):
+            eventually(lambda: has_ended(case))
+
+    with meanwhile(continue_):
+        assert case.resume(leading(case)) == 0
+    assert case.told() == alone.told()
+
+
+@dataclass
+class _Held(Slow):
+    """A backend that takes its time in a search or in its confirmation, where it continues at an evaluation."""
+
+    confirms: bool = False
+
+    @property
+    def restored(self) -> dict[int, int]:
+        return dict.fromkeys(tuple(self.in_lanes), 3)
+
+    def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
+        return super().advance() if self.config.is_confirmation == self.confirms else FakeBackend.advance(self)
+
+
+@pytest.mark.parametrize(("confirms", "does", "logs"), [(False, "", "Training"), (True, "confirms ", "Confirming")])
+def test_an_agent_says_how_far_a_batch_is_and_whether_it_confirms(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, confirms: bool, does: str, logs: str
+) -> None:
+    caplog.set_level(logging.INFO, "hyperlax.backends")
+    case, held, said = Case(tmp_path, n_trials=3, confirm_top=1, confirm_seeds=2), _Held(confirms=confirms), list[str]()
+    case.confirmer, held.seconds, is_over = leading(case), PATIENCE, threading.Event()
+
+    def look() -> None:
+        with at_work(case, held):
+            eventually(held.asleep.is_set)
+            said.extend(eventually(lambda: agents_in_words(case.directory, is_led=True)))
+            held.seconds = 0.0
+            held.wake()
+            eventually(is_over.is_set)
+
+    with meanwhile(look):
+        assert case.start(leading(case)) == 0
+        is_over.set()
+    assert re.search(
+        rf": {does}(trials 0, 1, 2|trial \d and the default configuration) \(evaluation 3 of 5\); last heard", said[0]
+    )
+    assert any(message.startswith(f"{logs} trial") for message in caplog.messages)
 
 
 def plant(path: Path, kind: str) -> None:

@@ -311,7 +311,7 @@ def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone:
         with meanwhile(agent.run):
             eventually(slow.asleep.is_set)
             stop.set()
-        assert [item.kind for item in Work(case.directory).items()] == ["ticket"]
+        assert {item.kind for item in Work(case.directory).items()} == {"ticket"}
         assert Work(case.directory).cards() == {}
         with at_work(case, FakeBackend()):
             eventually(lambda: has_ended(case))
@@ -491,6 +491,7 @@ def test_an_agent_of_a_study_that_is_removed_says_that_and_nothing_else(
 ) -> None:
     """It trains, or waits for a leader that has finished."""
     monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "hyperlax.backends")
     case, slow = Case(tmp_path / "old"), Slow(seconds=30.0 if is_training else 0.0)
     agent = AgentProcess(place_of(case.directory, case.recipe, slow), threading.Event())
 
@@ -513,6 +514,7 @@ def test_an_agent_of_a_study_that_is_removed_says_that_and_nothing_else(
             lead(case)
             (tmp_path / "old").rename(tmp_path / "new")
     assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == []
+    assert "Handed back" not in caplog.text
     assert not (tmp_path / "old").exists()
 
 

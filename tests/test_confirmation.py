@@ -15,12 +15,11 @@ from hyperlax.analysis.pages import write_study_pages
 from hyperlax.analysis.tables import write_best, write_confirmation
 from hyperlax.backends.base import EngineConfig
 from hyperlax.envs.catalog import CATALOG
-from hyperlax.errors import format_number
+from hyperlax.errors import NOT_A_TRIAL, format_number
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import PPO
 from hyperlax.metrics import compute
 from hyperlax.recipe import apply
-from hyperlax.study.confirmation import NOT_A_TRIAL
 from hyperlax.study.record import Confirmation, Confirmed
 from hyperlax.study.statistics import difference_interval, in_full, in_short, instead_of_winner, mean_interval
 from hyperlax.trial import MEASURED, Curve, Outcome, SegmentResult, Trial

@@ -148,6 +148,16 @@ def test_a_study_that_a_process_holds_is_running_and_can_be_looked_at(case):
     assert load_study(case.directory, "show").state == "finished"
 
 
+def test_a_finished_search_that_a_process_holds_is_being_confirmed(case, tmp_path):
+    case = case.copy(tmp_path / "copy")
+    stored = case.stored()
+    stored["arguments"]["confirm_top"] = 1
+    (case.directory / "study.json").write_text(json.dumps(stored))
+    with only_one_process(case.directory):
+        assert load_study(case.directory, "show").state == "confirming"
+    assert load_study(case.directory, "show").state == "finished"
+
+
 def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path, capsys):
     case = Case(tmp_path / "good", n_trials=8)
     case.start()

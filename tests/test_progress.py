@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pytest
 
+from hyperlax.metrics import OF_RETURNS
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress, clock
 from hyperlax.study.reporters import (
@@ -87,6 +88,15 @@ def test_a_study_that_is_resumed_counts_what_it_holds_and_its_best(tmp_path):
     progress.training_started(replace(training(3), task="confirmation"))
     progress.trials_ended([end(2, value=99.0)])
     assert progress.line().startswith("1/3 trials") and "best" not in progress.line()
+
+
+def test_the_line_counts_the_slots_that_there_are_now():
+    backend: Any = SimpleNamespace(occupied=1, preparing=0, slots=1)
+    words = replace(OF_RETURNS, lane="slot", has_programs=False)
+    progress = begun(Progress(), replace(training(10), backend=backend, words=words))
+    assert "  1/1 slot  " in progress.line()
+    backend.occupied = backend.slots = 2  # another agent has come
+    assert "  2/2 slots  " in progress.line()
 
 
 def test_a_population_has_a_line_per_interval(now):

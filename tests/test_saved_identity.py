@@ -67,9 +67,15 @@ def test_what_was_saved_with_another_value_restarts_and_says_which(
     assert same(result, run(shared, BATCH))
 
 
-def test_what_was_saved_with_the_same_values_goes_on(shared: ClosedBatches, tmp_path: Path) -> None:
-    result, segments = gone_on(shared, BATCH, saved_after_a_segment(shared, BATCH, tmp_path))
+def test_what_was_saved_with_the_same_values_goes_on(
+    shared: ClosedBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, restored = saved_after_a_segment(shared, BATCH, tmp_path), list[Any]()
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "_should_stop", lambda batch: restored.append(shared.restored))  # after a segment
+        result, segments = gone_on(shared, BATCH, saved)
     assert segments == 2 and same(result, run(shared, BATCH))
+    assert restored == [dict.fromkeys(numbers(BATCH), 1)]
 
 
 PATCHES: dict[str, tuple[str, Any]] = {

@@ -24,7 +24,7 @@ from hyperlax.study import batch_files
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
 from hyperlax.study.record import Run, StudyRecord, TrialRecord, best_first, complete_trials
-from hyperlax.trial import TIMELINE
+from hyperlax.trial import TIMELINE, WHERE
 
 _log = logging.getLogger(__name__)
 MOST_DRAWN = 1000
@@ -36,8 +36,6 @@ _LATEST_SECONDS = 1e11
 """Upper bound of plausible times, in seconds since 1970."""
 _SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
 """Entries of a batch's `timing.json` that are summed over the study."""
-_WHERE = ("agent", "host", "device")
-"""Entries that say which agent has trained it, and where; of several agents all, with `; ` between them."""
 
 
 class MissingFile(HyperlaxError):
@@ -251,7 +249,7 @@ class StudyData:
         """
         where: dict[str, tuple[str, str]] = {}
         for timing in self._timings.values():
-            agents, hosts, devices = (timing[name].split("; ") for name in _WHERE)
+            agents, hosts, devices = (timing[name].split("; ") for name in WHERE)
             where |= dict(zip(agents, zip(hosts, devices, strict=False), strict=False))
         batch_of = {trial.number: trial.batch_directory for trial in self.record.trials}
         bars: dict[str, list[Bar]] = {}
@@ -341,7 +339,7 @@ def _timing(path: Path, at: tuple[int, int] | None) -> dict[str, Any]:
     with reading(path):
         stored = read_json(read_text(path))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
-        where = {name: str(stored.get(name) or "") for name in _WHERE}
+        where = {name: str(stored.get(name) or "") for name in WHERE}
         return {**where, **convert(known, dict[str, int | float | None], str(path))}
 
 

@@ -197,7 +197,7 @@ class AgentProcess:
         parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device, config.base
         is_open = config.kind == "refilled"
         training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
-        training.engine = digest
+        training.engine, training.is_confirmation = digest, engine.is_confirmation
         self._training, self._engine = training, engine
         self._say_slots(training.backend.slots)
         self._write_card()
@@ -244,12 +244,12 @@ class AgentProcess:
             return
         whole = engine.run_length.num_evaluations
         batches = {
-            name: (list(batch.numbers), min((one.segments for one in tuple(batch.results.values())), default=0), whole)
+            name: (list(batch.numbers), training.segments(batch), whole)
             for name, batch in tuple(training.batches.items())
         }
         where, backend = training.where, training.backend
         choice = training.engine, backend.device, backend.lanes, dict(backend.packing)
-        about = backend.slots, self._began, batches, *choice, self._beginning
+        about = backend.slots, self._began, batches, *choice, self._beginning, training.is_confirmation
         card = AgentCard(where["host"], os.getpid(), where["device"], *about)
         try:
             self._desk.write_card(self.name, card)

@@ -51,10 +51,11 @@ class Batch:
 class Training(ABC):
     """The batches that an agent has claimed, and their training. One thread uses it; others may read `batches` and properties.
 
-    where: the entries of `timing.json` that say where they train. engine: the name of their configuration.
+    where: the entries of `timing.json` that say where they train. engine: the name of their configuration. is_confirmation: whether
+    it is that of a confirmation.
     """
 
-    engine = ""
+    engine, is_confirmation = "", False
 
     def __init__(self, desk: Work, agent: str, backend: Backend, device: str, base: Config):
         """Make one without batches. device: the kind of device, "" if any will do. base: a configuration of the trials' kind."""
@@ -75,10 +76,15 @@ class Training(ABC):
             self._save()
         finally:
             for batch in self.batches.values():
-                self._desk.give_back(batch.claim)
-                log.info("Handed back %s.", numbered(batch.numbers))
+                if self._desk.give_back(batch.claim):
+                    log.info("Handed back %s.", numbered(batch.numbers))
             self.batches = {}
             self.backend.close()
+
+    def segments(self, batch: Batch) -> int:
+        """Return how many segments all trials of a batch have done. Any thread may call this."""
+        restored, results = self.backend.restored, dict(batch.results)
+        return min(results[one].segments if one in results else restored.get(one, 0) for one in batch.numbers)
 
     def has_news(self) -> bool:
         """Return whether a batch is lost, or there is room for one that waits."""
@@ -159,7 +165,7 @@ class ClosedTraining(Training):
             self._forget(batch)
 
     def _add(self, batch: Batch) -> None:
-        log.info("Training %s.", numbered(batch.numbers))
+        log.info("%s %s.", "Confirming" if self.is_confirmation else "Training", numbered(batch.numbers))
         self._enter(batch)
 
     def _enter(self, batch: Batch) -> None:

@@ -80,11 +80,10 @@ class Agents:
         local: OwnAgents,
         lease: float = LEASE_SECONDS,
     ):
-        """Make a backend. planner: chooses programs and batches for this machine. device: see `Engine`. local: its own."""
+        """Make a backend. planner: has the programs, and plans batches. device: see `Engine`. local: the agents that it starts."""
         self._desk, self._planner, self._config, self._local, self._lease = desk, planner, config, local, lease
-        self.lanes, self.slots, self.device = planner.lanes, planner.slots, planner.device
+        self.lanes, self.slots, self.room, self.device = planner.lanes, planner.slots, planner.slots, planner.device
         self._device = device
-        self._lanes: dict[str, int] = {}
         self._engine = ""
         self._batches: dict[str, Batch] = {}
         self._planned: set[str] = set()
@@ -113,6 +112,11 @@ class Agents:
         """Zero: agents do not say whether they compile."""
         return 0
 
+    @property
+    def restored(self) -> Mapping[int, int]:
+        """No trials: agents say on their cards how far they are."""
+        return {}
+
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Return the planner's batches, after those that agents have already from a leader before."""
         by_number = {trial.number: trial for trial in trials}
@@ -134,11 +138,12 @@ class Agents:
             self._local.start()
 
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
-        """Block until a batch has ended. Return at once if the study is to end."""
+        """Block until a batch has ended, or there is room for more. Return at once if the study is to end."""
+        room = self.room
         while True:
             self.begin()
             self._look()
-            if self._done or self._evicted or self._is_stopping or not self._batches:
+            if self._done or self._evicted or self._is_stopping or not self._batches or self.room > room:
                 break
             self._desk.wait()
         done, self._done = self._done, {}
@@ -254,6 +259,15 @@ class Agents:
                 lost.setdefault((batch.agent, how), []).append(batch)
         for (_, how), batches in lost.items():
             self._lose(batches, how)
+        self.room = self._room_now()
+
+    def _room_now(self) -> int:
+        """Return how many batches may be handed out: for each agent one more than it has slots, to claim when one is free.
+
+        A silent agent counts as long as its card is there, and a batch of one without a card takes no other agent's room.
+        """
+        without_card = sum(bool(one.agent) and one.agent not in self._agents for one in self._batches.values())
+        return max(self._planner.slots, sum(self._agents.values()) + len(self._agents)) + without_card
 
     def _look_at_agents(self) -> None:
         """Note the slots of the agents that live: those whose cards change. Remove the cards of the others.
@@ -269,8 +283,7 @@ class Agents:
             self._desk.remove_card(agent)
         self._agents = {agent: card.slots for agent, (card, _) in cards.items() if agent not in gone}
         self._leases.keep({*cards, *self._batches})
-        # each agent gets a batch more than it has slots, to claim as soon as one is free
-        self.slots = max(self._planner.slots, sum(self._agents.values()) + len(self._agents))
+        self.slots = sum(self._agents.values()) or self._planner.slots
 
     def _drop(self, item: Item) -> None:
         """Remove a batch that this leader has not handed out, or that has ended."""

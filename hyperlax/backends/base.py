@@ -37,8 +37,8 @@ class EngineConfig:
       super_batch: Trials of a super-batch; None if as many as train at once. The backend then has its choice in `packing`.
       lanes: The most trials that a compiled call trains at once; None chooses from the device and `super_batch`.
       packing: "auto", "pad" or "split".
-      chosen: The `Backend.packing` of a study that is resumed: its programs and, unless others are asked for now, their lanes stay
-        what they were, and so do its results to the bit.
+      chosen: The `Backend.packing` of a study that is resumed, or that the first agent has chosen: programs and, unless others are
+        asked for now, their lanes stay what they were, and so do results to the bit. None lets the backend choose.
       kind: "closed": trials train to their end in batches. "refilled": they wait for a decision after every segment, and others
         take their lanes. "population": they wait, too, and are replaced by copies, in one program on one device.
       trial_seeds: Seeds of a trial, `num_seeds` at once; by default as many.
@@ -78,6 +78,11 @@ class EngineConfig:
     trial_timeout: float | None = None
     mlflow: Mapping[str, str] | None = None
     code: str = ""
+
+    @property
+    def has_programs(self) -> bool:
+        """True if trials train in compiled programs."""
+        return self.task is None or self.task.has_programs
 
 
 def narrowest(at_once: int, trials: int) -> int:
@@ -134,6 +139,16 @@ class Backend(Protocol):
     @property
     def preparing(self) -> int:
         """Lanes that hold a trial whose program is still being compiled."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """Closed batches that may enter: as many as there are slots, or more where some wait for an agent."""
+        ...
+
+    @property
+    def restored(self) -> Mapping[int, int]:
+        """Segments that trials of closed batches had done when they were saved, by number, while they continue from there."""
         ...
 
     def plan(self, trials: Sequence[Trial]) -> Plan:

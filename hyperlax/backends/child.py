@@ -185,9 +185,9 @@ def has_died(pid: int, began: str) -> bool:
 
 
 def is_known_dead(pid: int, began: str) -> bool:
-    """Return whether a process is known to have died, which may be one of any machine.
+    """Return whether a process of any machine is known to have died: one of this machine, whose number means the same here.
 
-    began: its `beginning`. Only those count that are of this machine, and whose numbers mean the same here.
+    began: its `beginning`.
     """
     place = beginning(os.getpid()).partition(" after ")[2]
     return bool(place) and began.partition(" after ")[2] == place and has_died(pid, began)

@@ -22,10 +22,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False, kw_only=True)
 class _Batch(Lanes):
-    """A batch that waits for a slot or trains in one. refused: compilations of programs that did not fit into memory."""
+    """A batch that waits for a slot or trains in one.
+
+    restored: segments that were done when it was saved, if it continues. refused: compilations of programs that did not fit into
+    memory.
+    """
 
     trials: tuple[Trial, ...]
     session: LaneSession | None = None
+    restored: int = 0
     refused: list[Preparation] = field(default_factory=list)
     timing: dict[str, Any] = field(default_factory=dict)
 
@@ -48,6 +53,11 @@ class ClosedBatches(LanesBackend):
         self._queue: list[_Batch] = []
         self._ended: dict[int, _Batch] = {}
         self._is_stopping = False
+
+    @property
+    def restored(self) -> Mapping[int, int]:
+        """Segments that trials had done when they were saved, by number, while they continue from there."""
+        return {number: batch.restored for batch in tuple(self._used) for number in batch.numbers if batch.restored}
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         """Queue trials, one batch of `plan`, for a slot. Return all their numbers."""
@@ -151,6 +161,7 @@ class ClosedBatches(LanesBackend):
             session.leave(number)
         session.restore(*found, {trial.number: trial for trial in batch.trials})
         session.watch.resume(found[0])
+        batch.restored = found[0].segments
         step = session.segments.steps()[session.watch.segments]
         log.info("%s from step %d.", in_sentence(numbered(batch.numbers, "continue")), step)
 
@@ -199,7 +210,7 @@ class ClosedBatches(LanesBackend):
 
     def _error_of(self, batch: _Batch, error: Exception) -> Exception | None:
         """Return the error of a batch that broke; None if memory ran out and the batch can start again with fewer lanes."""
-        session, batch.session, batch.is_broken = batch.session, None, False
+        session, batch.session, batch.is_broken, batch.restored = batch.session, None, False, 0
         if session and self._shrink(batch.algorithm, session.program.lanes, error):
             batch.refused += [error.preparation] if isinstance(error, NoRoom) else []
             return None

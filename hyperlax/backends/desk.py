@@ -52,7 +52,7 @@ class AgentCard:
 
     device: the kind, or words if any will do. batches: batch -> its trials and how many evaluations of how many are done.
     engine: the configuration that it is ready for. machine, lanes, packing: what its backend is then, see `Backend`. beginning:
-    that of its process, see `child`.
+    that of its process, see `child`. is_confirmation: whether it confirms the batches.
     """
 
     host: str
@@ -66,6 +66,7 @@ class AgentCard:
     lanes: int = 1
     packing: dict[str, Any] = field(default_factory=dict)
     beginning: str = ""
+    is_confirmation: bool = False
 
 
 def ticket_of(

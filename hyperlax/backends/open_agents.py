@@ -17,9 +17,7 @@ from hyperlax.backends.desk import ALONE, LEASE_SECONDS, NEWS, Item
 from hyperlax.backends.wire import BatchDone, read_done
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.trial import Plan, Trial
-
-_WHERE = ("agent", "host", "device")
+from hyperlax.trial import WHERE, Plan, Trial
 
 
 class OpenAgents(Agents):
@@ -85,7 +83,7 @@ class OpenAgents(Agents):
             "peak_memory_bytes": self._peak,
             "lanes": sum(self._lanes_of.values()),
             "predicted_seconds": None,
-            **{name: "; ".join(place[at] for place in places) for at, name in enumerate(_WHERE)},
+            **{name: "; ".join(place[at] for place in places) for at, name in enumerate(WHERE)},
         }
 
     def close(self) -> None:
@@ -142,7 +140,7 @@ class OpenAgents(Agents):
                 continue
             self._spent["told_before"] += max(0, result.segments - batch.reached[0] - trained.get(name, 0))
             batch.reached = reached
-            self._where[result.number] = tuple(timing.get(name, "") for name in _WHERE)
+            self._where[result.number] = tuple(timing.get(name, "") for name in WHERE)
             self._done[result.number] = self._placed(result, done)
 
     def _evict(self, batches: Sequence[Batch], error: Exception | None) -> None:

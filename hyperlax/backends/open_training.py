@@ -69,9 +69,8 @@ class OpenTraining(Training):
     def start(self) -> None:
         """Let the trials that were claimed begin, or continue where they were saved. Hand back those that get no lane.
 
-        A claim may be lost before that. Its trial does not begin.
-
-        Trials that were saved together can only continue together, so an agent begins once no more can be claimed.
+        A trial whose claim is lost by then does not begin. Trials that were saved together can only continue together, so an agent
+        begins once no more can be claimed.
         """
         self._drains = False
         self._claimed = [batch for batch in self._claimed if self.batches.get(batch.claim.batch) is batch]

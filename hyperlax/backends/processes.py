@@ -64,6 +64,16 @@ class Processes:
         return len(self._queue) + sum(worker.current is not None for worker in tuple(self._workers.values()))
 
     @property
+    def room(self) -> int:
+        """As many trials as there are processes."""
+        return self.slots
+
+    @property
+    def restored(self) -> Mapping[int, int]:
+        """No trials: their functions continue by themselves, and report."""
+        return {}
+
+    @property
     def preparing(self) -> int:
         """Trials whose process is starting."""
         return sum(not worker.is_loaded for worker in tuple(self._workers.values()) if worker.current)

@@ -144,7 +144,9 @@ def _reach(address: str) -> None:
 def _unreachable(address: str, why: str) -> HyperlaxError:
     """Return the error of a cluster that cannot be used."""
     if address == LOCAL:
-        return HyperlaxError(f"Ray cannot start on this machine ({why}).")
+        return HyperlaxError(
+            f"Ray cannot start on this machine ({why}). To train here without Ray, use the engine local."
+        )
     if address == AUTO and "any running Ray instance" in why:
         return HyperlaxError(f"This machine is not in a Ray cluster. {_START}")
     token = "" if _TOKENS in os.environ else f" If it asks for a token, set {_TOKENS}=token."

@@ -172,10 +172,10 @@ class AgentDesk:
         self._send_own(claim, is_last=False)
         return self.ask("call", "renew", claim)
 
-    def give_back(self, claim: Item) -> None:
-        """Let a claimed batch wait for another agent, unless the claim is gone."""
+    def give_back(self, claim: Item) -> bool:
+        """Let a claimed batch wait for another agent. Return False if the claim is gone."""
         self._send_own(claim, is_last=True)
-        self.ask("call", "give_back", claim)
+        return self.ask("call", "give_back", claim)
 
     def finish(self, claim: Item, result: bytes) -> bool:
         """Replace a claim by the batch's result. Return False, and drop the result, if the batch is not the agent's any more."""
@@ -183,7 +183,7 @@ class AgentDesk:
         return self.ask("call", "finish", claim, result)
 
     def send_files(self, claim: Item) -> None:
-        """Give the leader the files of trials' own code, which have ended, unless the claim is gone. They go here."""
+        """Give the leader the files of the own code of trials that have ended, unless the claim is gone. Remove them here."""
         self._send_own(claim, is_last=True)
         for number in self._trials.pop(claim.batch, ()):
             shutil.rmtree(directory_of(self._folder, number), ignore_errors=True)

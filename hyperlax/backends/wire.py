@@ -150,7 +150,7 @@ def refusal(engine: Engine, device: str, any_device: bool) -> str | None:
     if engine.device and device != engine.device and not any_device:
         return (
             f"it trains on {engine.device}, and this machine has {device}, where results differ in their last bits. "
-            "Start agents where that kind of device is, or give `hyperlax agent` --any-device."
+            "Use agents with that kind of device; only `hyperlax agent --any-device` takes another."
         )
     return None
 

@@ -1,4 +1,4 @@
-"""A desk in the directory `work/` of a study. Standard library only.
+"""A desk in the directory `work/` of a study.
 
 A batch is one file, whose name says where it is: `<batch>.ticket` waits, `<batch>.<agent>.claim` is trained by that agent,
 `<batch>.result` is trained. `<number>.<agent>.news` is what an agent has told the leader. An agent takes a batch by renaming its
@@ -149,10 +149,12 @@ class Work:
         """Return the modification time of an item's file, None if it is gone."""
         return self._written(self.path(item))
 
-    def give_back(self, claim: Item) -> None:
-        """Let a claimed batch wait for another agent, unless the claim is gone."""
+    def give_back(self, claim: Item) -> bool:
+        """Let a claimed batch wait for another agent. Return False if the claim is gone."""
         with suppress(FileNotFoundError):
             os.rename(self.path(claim), self.path(Item(claim.batch, "", TICKET)))
+            return True
+        return False
 
     def finish(self, claim: Item, result: bytes) -> bool:
         """Replace a claim by the batch's result. Return False, and drop the result, if the batch is not the agent's any more."""
@@ -333,8 +335,9 @@ def agents_in_words(study: Path, is_led: bool) -> list[str]:
         trained = [
             f"{numbered(trials)} (evaluation {done} of {whole})" for trials, done, whole in card.batches.values()
         ]
+        does = f"{'confirms ' if card.is_confirmation else ''}{', '.join(trained)}" if trained else "waits"
         lines.append(
-            f"{agent} on {card.host}, {card.device}, since {format_time(card.began)}: {', '.join(trained) or 'waits'}; "
+            f"{agent} on {card.host}, {card.device}, since {format_time(card.began)}: {does}; "
             f"last heard of {heard.get(agent, max(0.0, now - written)):.0f} s ago"
         )
     return lines

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.errors import UsageError, numbered
+from hyperlax.errors import NOT_A_TRIAL, UsageError, numbered
 from hyperlax.fields import filled
 from hyperlax.files import cell, decode
 from hyperlax.hyperparams import Config
@@ -24,9 +24,6 @@ from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRec
 from hyperlax.trial import Trial
 
 log = logging.getLogger(__name__)
-
-NOT_A_TRIAL = 2**31 - 1
-"""Number under which the recipe's default configuration is trained where no trial of the study has it."""
 
 
 @dataclass(frozen=True)

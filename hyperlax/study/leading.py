@@ -82,7 +82,7 @@ def run_with_agents(
 
 def _shares(count: int, slots: int, config: EngineConfig) -> list[Share]:
     """Return the part of this machine that each of its agents gets. slots: of the whole machine."""
-    if not _has_programs(config):
+    if not config.has_programs:
         return shares(count, slots, gpus() if config.task and "gpu" in config.task.resources else ())
     from hyperlax.engine.device import local_devices
 
@@ -92,13 +92,9 @@ def _shares(count: int, slots: int, config: EngineConfig) -> list[Share]:
     return shares(count, slots, devices=list(found) if config.devices or len(found) > 1 else ())
 
 
-def _has_programs(config: EngineConfig) -> bool:
-    return config.task is None or config.task.has_programs
-
-
 def device_of(config: EngineConfig) -> str:
     """Return the kind of this machine's device, which decides the bits of a program's results; "" for what trains in processes."""
-    if not _has_programs(config):
+    if not config.has_programs:
         return ""
     from hyperlax.engine.device import identity
 
@@ -116,11 +112,11 @@ class FirstAgent:
         desk: Work,
         agents: OwnAgents,
         stop: StopRequest,
-        machines: Callable[[], int] = lambda: 1,
+        num_agents: Callable[[], int] = lambda: 1,
         lease: float = LEASE_SECONDS,
     ):
-        """Make one that is asked once. stop: ends the waiting. machines: returns how many agents there are. lease: see `Agents`."""
-        self._desk, self._agents, self._stop, self._machines, self._lease = desk, agents, stop, machines, lease
+        """Make one that is asked once. stop: ends the waiting. num_agents: returns how many there will be. lease: see `Agents`."""
+        self._desk, self._agents, self._stop, self._num_agents, self._lease = desk, agents, stop, num_agents, lease
         self._card: AgentCard | None = None
 
     def make_backend(self, config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
@@ -132,12 +128,12 @@ class FirstAgent:
         if card is None:
             planner = local_planner(config, checkpoints)
         else:
-            self._card, slots = card, card.slots * self._machines()
+            self._card, slots = card, card.slots * self._num_agents()
             width = config.super_batch or narrowest(card.lanes * slots, config.num_trials)
             chosen = {**card.packing, "super_batch": width} if config.chosen is None else config.chosen
             planner = local_planner(replace(config, chosen=chosen), checkpoints)
             planner.slots, planner.device = slots, card.machine
-            device = card.device if _has_programs(config) else ""
+            device = card.device if config.has_programs else ""
         return make_agents(self._desk, planner, config, device, self._agents, checkpoints, self._lease)
 
     def _wait(self, config: EngineConfig) -> AgentCard | None:

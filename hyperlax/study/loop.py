@@ -55,7 +55,7 @@ class Loop:
         """Train until every trial has ended, no more may start, or a stop is requested. Trials still in lanes are saved."""
         settings = self._settings
         words = settings.scoring.scale.words
-        lanes = settings.lanes if settings.refills else None if words.has_programs else self._backend.slots
+        lanes = settings.lanes if settings.refills else None
         training = Training(settings.task, settings.total, settings.steps, lanes, self._backend, words)
         tell(self._observers, lambda observer: observer.training_started(training))
         try:
@@ -201,7 +201,7 @@ class Loop:
     def _has_room(self) -> bool:
         """Return whether another trial, or another closed batch, may enter."""
         if not self._settings.refills:
-            return len({one.group for one in self._running.values() if one.is_in_lane}) < self._backend.slots
+            return len({one.group for one in self._running.values() if one.is_in_lane}) < self._backend.room
         begun = len(self._running) - len(self._waiting) + self._recorder.count
         return begun < self._left and self._backend.occupied < self._settings.lanes
 

@@ -26,7 +26,7 @@ class Training:
       task: "search", "population", "confirmation" or "single".
       total: Number of finished trials at its end, including those that the study holds already.
       steps: Environment steps that remain, over all trials and seeds; None if trials may stop early.
-      lanes: The most trials that train at once; None if trials train in closed batches of compiled programs.
+      lanes: The most trials that train at once; None if trials train in closed batches.
       backend: Knows at any time how many lanes are occupied, and how many of them wait for a program.
       words: How to speak of it.
     """

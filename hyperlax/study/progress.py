@@ -163,6 +163,8 @@ class Progress(Observer):
         training, preparing = self.lanes()
         words = self.training.words if self.training else OF_RETURNS
         most = self.training.lanes if self.training else None
+        if self.training and most is None and not words.has_programs:
+            most = max(self.training.backend.slots, training)  # an agent may train before its slots are known
         if training:
             parts["lanes"] = ("" if most is None else f"{training}/") + counted(most or training, words.lane)
         rate = self.pace.steps_per_second() if words.has_rate else None

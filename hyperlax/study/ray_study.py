@@ -56,7 +56,6 @@ def run_on_ray(
         raise OptionError("devices", problem)
     sent = send(recipe)
     resources = _resources(options.agent_resources, recipe)
-    leave_gpu_memory()
     about = {
         "study": str(directory),
         "recipe": sent,
@@ -64,6 +63,7 @@ def run_on_ray(
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
     with connected(options.ray_address, resources):
+        leave_gpu_memory()  # not before: a cluster of this machine has the environment of its start
         most, stop = None if options.agents == "none" else options.agents, StopRequest()
         desk = make_desk(directory, resources)
         agents = RayAgents(desk, main, about, resources, most)

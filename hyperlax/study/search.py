@@ -72,7 +72,7 @@ def run_study(
       make_backend: Returns the backend, called once everything else is checked.
       observers: Get the events of the study, and are closed at the end.
       retry_failed: Whether to run failed trials again.
-      stop: Given where `make_backend` waits for an agent, which this ends, too.
+      stop: The request that ends the study, and the waiting of `make_backend` for an agent. None where that does not wait.
 
     Raises:
       UsageError: Before anything is written, if the study cannot run.

@@ -46,7 +46,7 @@ MakeBackend = Callable[[EngineConfig, CheckpointManager | None], Backend]
 
 def local_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
     """Return the backend of this machine: its devices, or processes for a function. Raises UsageError if it cannot run there."""
-    if config.task is not None and not config.task.has_programs:
+    if not config.has_programs:
         from hyperlax.backends.processes import make_backend as make_process_backend
 
         return make_process_backend(config, checkpoints)
@@ -56,7 +56,10 @@ def local_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -
 
 
 def local_planner(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
-    """Return a backend of this machine that trains nothing, so it needs nothing that a trial needs. Raises UsageError as above."""
+    """Return a backend of this machine that trains nothing, and needs nothing that a trial needs.
+
+    Raises UsageError as `local_backend` does.
+    """
     if isinstance(config.task, Function | Command):
         config = replace(config, task=replace(config.task, cores=1, resources={}))
     return local_backend(config, checkpoints)

@@ -50,9 +50,10 @@ class StudyView:
 
     @property
     def state(self) -> str:
-        """State: running, and with how many agents if it has any, finished or stopped."""
+        """State: running or confirming, and with how many agents if it has any, finished or stopped."""
         if self.is_running:
-            return f"running with {counted(len(self.agents), 'agent')}" if self.agents else "running"
+            does = "confirming" if self.record.is_finished and self.record.arguments.get("confirm_top") else "running"
+            return f"{does} with {counted(len(self.agents), 'agent')}" if self.agents else does
         return "finished" if self.record.is_finished else "stopped"
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,12 +24,14 @@ from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share
 from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.work import Work
 from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.recipe import load
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.leading import join
-from tests.agents_at_work import DEVICE, LEASE, at_work, claimed, has_ended, leading, meanwhile
+from tests.agents_at_work import DEVICE, LEASE, at_work, claimed, has_ended, leading, meanwhile, place_of
 from tests.fake_backend import FakeBackend
 from tests.faults.test_forbidden import as_a_user
 from tests.study_cases import MIXED, Case, Finished, recipe_of
+from tests.test_joining import RECIPE
 from tests.waiting import eventually
 
 ASHA: dict[str, Any] = {"pruner": "asha", "pruner_min_segments": 1, "sampler": "tpe"}
@@ -169,9 +172,8 @@ def test_the_command_of_an_agent_asks_first(tmp_path: Path, monkeypatch: pytest.
 
 
 def joining(case: Case) -> int:
-    return join(
-        StudyDirectory(case.directory), case.recipe, 1, 0, FakeBackend().bind, any_device=True, idle_timeout=None
-    )
+    parts = StudyDirectory(case.directory), case.recipe, lambda: case.recipe, 0, FakeBackend().bind
+    return join(*parts, any_device=True, idle_timeout=None)
 
 
 class _Ended:
@@ -239,22 +241,33 @@ def test_an_agent_with_a_full_disk_leaves_it_to_its_leader_how_to_continue(
     assert str(error.value) == f"work/b.result: No space left on device. {advice}"
 
 
-@pytest.mark.parametrize("kind", [{}, ASHA], ids=["closed", "asha"])
-def test_an_agent_whose_code_is_not_the_leaders_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: dict[str, Any]
-) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text("one = 1\n")
-    case = Case(tmp_path, recipe=replace(recipe_of(MIXED), path=path), **kind)
-    with at_work(case, FakeBackend()):
-        path.write_text("one = 1\r\n")  # as another system writes it
+def test_an_agent_whose_code_is_not_the_leaders_loads_it_again_or_ends(tmp_path: Path) -> None:
+    old, new = (replace(recipe_of(MIXED), code=code) for code in ("old", "new"))
+    case = Case(tmp_path, recipe=new)
+    case.directory.joinpath("work").mkdir(parents=True)
+
+    def join() -> None:
+        place = place_of(case.directory, old, FakeBackend(), load=lambda: old)
+        with pytest.raises(UsageError) as error:
+            AgentProcess(place, threading.Event()).run()
+        assert str(error.value).startswith(
+            f"{case.directory}: the code in {old.path} is not what the leader has loaded."
+        )
+        with at_work(Case(tmp_path, recipe=old), FakeBackend(), load=lambda: new):
+            eventually(lambda: has_ended(case))
+
+    with meanwhile(join):
         assert case.start(leading(case)) == 0
-    assert "the code in" not in caplog.text
-    with at_work(case, FakeBackend()):
-        path.write_text("one = 2\n")
-        assert case.resume(leading(case), n_trials=15) == 0
-    said = f"{case.directory}: the code in {path} is not what the leader has loaded."
-    assert caplog.text.count(said) == 1
+
+
+def test_the_code_of_a_recipe_is_that_of_its_file_when_it_was_loaded(tmp_path: Path) -> None:
+    (path := tmp_path / "mine.py").write_text(RECIPE)
+    first = load(str(path))
+    path.write_bytes(RECIPE.replace("\n", "\r\n").encode())  # as another system writes it
+    assert load(str(path)).code == first.code != ""
+    path.write_text(RECIPE.replace("* step", "+ step"))
+    edited = load(str(path))
+    assert edited.code != first.code
 
 
 def test_segments_that_another_leader_was_told_count_as_trained(

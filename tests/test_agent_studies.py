@@ -468,8 +468,8 @@ def test_the_command_of_an_agent_says_that_the_leader_trains_alone(
         os.kill(os.getpid(), signal.SIGTERM)
 
     with only_one_process(alone.directory), meanwhile(end):
-        study = StudyDirectory(alone.directory)
-        assert join(study, alone.recipe, 99, 0, FakeBackend().bind, any_device=True, idle_timeout=None) == 143
+        parts = StudyDirectory(alone.directory), alone.recipe, lambda: alone.recipe, 0, FakeBackend().bind
+        assert join(*parts, any_device=True, idle_timeout=None) == 143
 
 
 def test_the_command_of_an_agent_says_that_the_study_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,7 +482,8 @@ def test_the_command_of_an_agent_says_that_the_study_was_moved(tmp_path: Path, m
 
     monkeypatch.setattr(AgentProcess, "run", move)
     with pytest.raises(HyperlaxError, match=f"^{case.directory}: the study was moved or removed.$"):
-        join(StudyDirectory(case.directory), case.recipe, 1, 0, FakeBackend().bind, any_device=True, idle_timeout=None)
+        parts = StudyDirectory(case.directory), case.recipe, lambda: case.recipe, 0, FakeBackend().bind
+        join(*parts, any_device=True, idle_timeout=None)
 
 
 @pytest.mark.parametrize("is_training", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import logging
 import os
@@ -19,9 +20,10 @@ import pytest
 
 from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.child import beginning
-from hyperlax.backends.desk import AgentCard, ticket_of
+from hyperlax.backends.desk import TICKET, AgentCard, Item, ticket_of
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share
 from hyperlax.backends.open_agents import make_agents
+from hyperlax.backends.wire import pack_done, read_done
 from hyperlax.backends.work import Work
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.recipe import load
@@ -268,6 +270,55 @@ def test_the_code_of_a_recipe_is_that_of_its_file_when_it_was_loaded(tmp_path: P
     path.write_text(RECIPE.replace("* step", "+ step"))
     edited = load(str(path))
     assert edited.code != first.code
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES, errno.ETIMEDOUT])
+def test_a_file_server_that_is_away_for_a_moment_ends_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    work, calls = Work(tmp_path), itertools.count()
+    work.lead("engine")
+    work.offer(name := f"b00001-{0:012x}", ticket_of({1: {}}, "engine", 0))
+
+    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            if next(calls) == 0:
+                raise OSError(code, os.strerror(code))
+            return real(*arguments, **more)
+
+        return call
+
+    for place, what in ((os, "scandir"), (os, "replace"), (Path, "stat")):
+        calls = itertools.count()
+        with monkeypatch.context() as patch:
+            patch.setattr(place, what, failing(getattr(place, what)))
+            if what == "replace":
+                work.lead("other")
+            elif what == "stat":
+                assert (work.renewed(Item(name, "", TICKET)) is None) == (code == errno.ESTALE)
+            else:
+                assert [item.batch for item in work.items()] == [name]
+    assert work.engine_now() == "other"
+
+
+@pytest.mark.parametrize("what", ["others", "fewer"])
+def test_a_result_of_other_trials_than_its_batch_is_damaged(
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    alone, case, real = finished(tmp_path / "alone"), Case(tmp_path / "agents"), Work.finish
+    given = list[bytes]()
+
+    def finish(work: Work, claim: Item, result: bytes) -> bool:
+        done, given[:] = read_done(result), [*given, result]
+        if len(given) == 1:
+            others = tuple(replace(one, number=one.number + 50) for one in done.results)
+            result = pack_done(replace(done, results=others if what == "others" else done.results[1:]))
+        return real(work, claim, result)
+
+    monkeypatch.setattr(Work, "finish", finish)
+    with at_work(case, FakeBackend()):
+        assert case.start(leading(case)) == 0
+    assert case.told() == alone.told() and "its result cannot be read (it has " in caplog.text
 
 
 def test_segments_that_another_leader_was_told_count_as_trained(

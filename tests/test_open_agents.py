@@ -246,6 +246,26 @@ def test_a_claim_that_is_lost_before_it_begins_takes_no_lane(tmp_path: Path) -> 
     assert desk.backend.in_lanes == {} and desk.training.batches == {} and not desk.training.is_busy
 
 
+def test_the_next_repetition_of_a_lost_trial_waits_until_that_has_left(tmp_path: Path) -> None:
+    desk, lost, again = AtDesk(tmp_path), f"b00001-{0:012x}", f"b00001-{1:012x}"
+    desk.claim(lost)
+    for _ in range(2):
+        desk.training.start()
+    desk.work.forget(lost)
+    desk.offer(again)
+    assert desk.wanted() == []
+    desk.training.look()
+    assert desk.wanted() == [again]
+
+
+@pytest.mark.parametrize("trials", [{}, {1: {"no.such": 1}}, {1: {"algorithm.hyperparam.gamma": "x"}}])
+def test_a_ticket_whose_trials_are_not_of_the_study_is_damaged(tmp_path: Path, trials: dict[int, Any]) -> None:
+    training = AtDesk(tmp_path).training
+    assert training.is_sound(ticket_of({1: {"algorithm.hyperparam.gamma": 0.5}}, "e", 0))
+    assert not training.is_sound(ticket_of(trials, "e", 0))
+    assert not training.is_sound(ticket_of({1: {}}, "e", -1))
+
+
 def test_nothing_is_claimed_past_a_trial_that_has_to_be_alone(tmp_path: Path) -> None:
     desk = AtDesk(tmp_path)
     desk.claim(f"b00001-{0:012x}")

@@ -156,6 +156,9 @@ class AgentProcess:
             ticket = self._read(item)
             if ticket is None or not self._prepare(ticket["engine"]) or self._training is None:
                 continue
+            if not self._training.is_sound(ticket):
+                self._tell_damaged(item, f"{self._desk.path(item)}: its trials are not those of this study.")
+                continue
             if self._training.wants(item, ticket) and (claim := self._desk.claim(item, self.name)):
                 self._training.add(claim, ticket)
                 has_claimed = True
@@ -169,10 +172,13 @@ class AgentProcess:
         try:
             return self._desk.read(item)
         except UsageError as error:
-            if item not in self._damaged:
-                log.warning("%s It is not trained here.", error)
-            self._damaged.add(item)
+            self._tell_damaged(item, str(error))
             return None
+
+    def _tell_damaged(self, item: Item, problem: str) -> None:
+        if item not in self._damaged:
+            log.warning("%s It is not trained here.", problem)
+        self._damaged.add(item)
 
     def _prepare(self, digest: str) -> bool:
         """Make the backend of a configuration, unless another one trains. Return whether it is there."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
@@ -57,24 +57,24 @@ _MOST_BYTES, _MOST_BYTES_OF_RESULT = 2**26, 2**32
 _PASSING = (errno.EIO, errno.ETIMEDOUT, errno.EACCES, errno.ESTALE)
 """Errors of a file server that is away for some seconds. ESTALE: the file was replaced on another machine."""
 _PATIENCE_SECONDS = 5.0
-P, R = ParamSpec("P"), TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _patient(method: Callable[P, R]) -> Callable[P, R]:
+def _patient(method: F) -> F:
     """Return a method that is called again for some seconds if the file server fails."""
 
     @wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+    def call(*arguments: Any) -> Any:
         until = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
-                return method(*args, **kwargs)
+                return method(*arguments)
             except OSError as error:
                 if error.errno not in _PASSING or time.monotonic() > until:
                     raise
                 time.sleep(_POLL_SECONDS)
 
-    return call
+    return cast(F, call)
 
 
 class _Leader(TypedDict):

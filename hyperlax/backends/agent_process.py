@@ -157,7 +157,7 @@ class AgentProcess:
             if ticket is None or not self._prepare(ticket["engine"]) or self._training is None:
                 continue
             if not self._training.is_sound(ticket):
-                self._tell_damaged(item, f"{self._desk.path(item)}: its trials are not those of this study.")
+                self._tell_damaged(item, f"{self._desk.study}: the trials of {item.batch} are not of this study.")
                 continue
             if self._training.wants(item, ticket) and (claim := self._desk.claim(item, self.name)):
                 self._training.add(claim, ticket)

@@ -33,7 +33,9 @@ from tests.study_cases import TWO, Case, Killed
 from tests.test_lane_laws import mixed
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case == "ppo_continuous" else ()) for case in CASES]
+)
 def test_a_policy_at_its_own_size_earns_what_its_lane_was_evaluated_at(case):
     load, trials = workload(case, small.WIDEST), mixed(case)
     shape = load.program(trials[0])

@@ -65,7 +65,7 @@ def test_a_batch_interrupted_at_every_segment_equals_one_that_is_not(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "case", ["ppo_continuous", "sac", *(pytest.param(case, marks=pytest.mark.slow) for case in ("dqn", "ppo_discrete"))]
+    "case", ["ppo_discrete", "dqn", *(pytest.param(case, marks=pytest.mark.slow) for case in ("ppo_continuous", "sac"))]
 )
 def test_real_training_goes_on_to_the_bit_with_its_replay_its_normalizer_and_its_keys(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -204,8 +204,9 @@ def test_a_lane_equals_a_plain_python_loop_over_an_exact_size_network(case: str)
     """Of its own three layers with layer norm, and with several minibatches."""
     *mates, last = mixed(case)
     several = {"num_minibatches": 2} if hasattr(BASES[case].hyperparam, "num_minibatches") else {}
-    hyperparam = dataclasses.replace(last.config.hyperparam, **several)
-    own, seed = Trial(last.number, dataclasses.replace(last.config, hyperparam=hyperparam)), 1
+    config: Any = last.config
+    config = dataclasses.replace(config, hyperparam=dataclasses.replace(config.hyperparam, **several))
+    own, seed = Trial(last.number, config), 1
     weights, returns = apart(case, [*mates, own], own, seed, plain_loop(case, own, seed, (2, 2))(0.0))
     assert weights < 2e-4 and returns < 1e-3
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
@@ -153,7 +154,7 @@ def coordinating(total: int, direction: str = "minimize", timeout: float = 500) 
     return thread, found
 
 
-def beats(study: optuna.Study, number: int) -> int:
+def beats(study: Any, number: int) -> int:
     """How many signs of life a trial has given."""
     return study.get_trials(deepcopy=False)[number].system_attrs.get(BEAT, 0)
 

@@ -116,10 +116,10 @@ class RayAgents(StartedAgents):
         for actor in (*(actor for _, actor in self._running.values()), self._desk.actor):
             with suppress(Exception):
                 ray.kill(actor)
-        if is_used:
-            self._desk.set_ended(False)
+        with suppress(OSError):
             for name, _ in self._running.values():
                 self._desk.remove_card(name)
+            self._desk.set_ended(False)
         self._running.clear()
 
     def _forget(self, name: str) -> None:
@@ -148,7 +148,7 @@ class RayAgents(StartedAgents):
         from ray.exceptions import RayError
 
         try:
-            problem = ray.get(reference)
+            problem = str(ray.get(reference))
         except RayError as error:
             ray.kill(actor)  # one that cannot be reached may still run
             how = _how_it_died(error)

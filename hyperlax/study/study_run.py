@@ -134,11 +134,7 @@ class StudyRun(ABC, Generic[_Options]):
         self._check_total()
         running = manifest.running(self.recipe)
         manifest = manifest if manifest.runs else running  # a resume counts once it trains
-        manifest.write(directory.manifest)
-        self._is_on_disk = True
-        is_in_python = "function" in (self.recipe.source or {})
-        if isinstance(options, SearchOptions) and not options.is_sweep and not is_in_python:  # a sweep has its samples
-            write_text(directory.file, in_full(options, self.recipe))
+        self._write(manifest)
         with ExitStack() as stack:
             if not manifest.is_planned:
                 stack.enter_context(stopping_on_signals(self.limits.stop))  # it may wait for an agent
@@ -171,6 +167,15 @@ class StudyRun(ABC, Generic[_Options]):
             status = self.finish()
             tell(self.observers, lambda observer: observer.study_ended(self.live.snapshot, status))
             return status
+
+    def _write(self, manifest: Manifest) -> None:
+        """Write the study's description."""
+        options, directory = self.options, self.directory
+        manifest.write(directory.manifest)
+        self._is_on_disk = True
+        is_in_python = "function" in (self.recipe.source or {})
+        if isinstance(options, SearchOptions) and not options.is_sweep and not is_in_python:  # a sweep has its samples
+            write_text(directory.file, in_full(options, self.recipe))
 
     def _new_backend(self, stored: Manifest | None) -> Backend:
         """Return the backend. A resumed study keeps the programs and lanes that were chosen for it."""

@@ -472,6 +472,29 @@ def test_the_command_of_an_agent_says_that_the_leader_trains_alone(
         assert join(*parts, any_device=True, idle_timeout=None) == 143
 
 
+def test_an_agent_waits_for_the_next_leader_until_the_study_says_that_it_has_ended(
+    tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All trials of the search are there. The leader was killed while it confirmed, or ran failed trials again."""
+    monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "hyperlax")
+    shutil.copytree(alone.directory, root := tmp_path / "copy")
+    parts = StudyDirectory(root), alone.recipe, lambda: alone.recipe, 0, FakeBackend().bind
+
+    def end() -> None:
+        eventually(
+            lambda: f"Nobody leads the study in {root}. Waiting for a process that resumes it." in caplog.messages
+        )
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert join(*parts, any_device=True, idle_timeout=None) == 0  # it has never had agents
+    Work(root).set_ended(True)
+    assert join(*parts, any_device=True, idle_timeout=None) == 0
+    Work(root).set_ended(False)
+    with meanwhile(end):
+        assert join(*parts, any_device=True, idle_timeout=None) == 143
+
+
 def test_the_command_of_an_agent_says_that_the_study_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tmp_path)
     case.directory.mkdir(parents=True)

@@ -100,6 +100,7 @@ class Work:
         """How more agents join, in words."""
         return f"Agents join with\n  {shell_command('agent', self.study)}"
 
+    @_patient
     def check_there(self) -> None:
         """Raise HyperlaxError if the study is not in its place any more."""
         if not self.study.is_dir():
@@ -131,6 +132,7 @@ class Work:
         """Let a batch wait for an agent."""
         write_text(self.path(Item(batch, "", TICKET)), json_text(ticket, indent=None), is_durable=False)
 
+    @_patient
     def read(self, item: Item) -> Ticket | None:
         """Return the content of a ticket or claim, None if it is gone. Raises UsageError if it is damaged."""
         path = self.path(item)
@@ -141,6 +143,7 @@ class Work:
         except (ValueError, RecursionError):
             return decode(path, Ticket)
 
+    @_patient
     def claim(self, item: Item, agent: str) -> Item | None:
         """Take a waiting batch. Return its claim, None if another agent was faster or the leader took it back."""
         claim = Item(item.batch, agent, CLAIM)
@@ -161,6 +164,7 @@ class Work:
                 if is_led:
                     open_regular(self.root / _LEADER, TO_WRITE).close()
 
+    @_patient
     def renew(self, claim: Item) -> bool:
         """Renew an agent's lease. Return whether the batch is still its own."""
         try:

@@ -87,7 +87,8 @@ class Recipe:
     """A checked recipe: every name of `space` is a field, and every value that it can produce is valid.
 
     changes: how `space` differs from the recipe's file; see `searching`. task: what it trains; None for an RL algorithm.
-    source: JSON from which `from_source` makes the recipe again, without changes; None if `path` is the recipe's file.
+    source: JSON from which `from_source` makes the recipe again, without changes; None if `path` is the recipe's file. code: a
+    digest of the file that has its code, as it was when the recipe was made; "" if there is none.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Recipe:
     changes: Changes = field(default_factory=dict, kw_only=True)
     task: Task | None = field(default=None, kw_only=True)
     source: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    code: str = field(default="", kw_only=True, compare=False)
 
 
 def load(name_or_path: str) -> Recipe:
@@ -107,13 +109,14 @@ def load(name_or_path: str) -> Recipe:
     """
     path = _find(name_or_path)
     where = shown_path(path)
+    code = _digest_of(path)
     module = _run(path, where)
     if _is_of_task(module):
-        return _task_recipe(module, path, where)
+        return replace(_task_recipe(module, path, where), code=code)
     config = _call(module, "get_base_config", path, where)
     space = _call(module, "get_base_hyperparam_distributions", path, where)
     config = _checked_config(config, where)
-    return Recipe(path.stem, path, config, _checked_space(config.algorithm, space, where))
+    return Recipe(path.stem, path, config, _checked_space(config.algorithm, space, where), code=code)
 
 
 def from_source(source: Mapping[str, Any], where: str, function: Placed | None = None) -> Recipe:
@@ -146,12 +149,10 @@ def _function_of(source: Mapping[str, Any], where: str) -> Placed:
     return load_function(place)
 
 
-def digest_of_code(recipe: Recipe) -> str:
-    """Return a digest of the file that has a recipe's code, as the file is now; "" if there is none."""
-    place = f"{recipe.path}:" if recipe.source is None else recipe.source.get("function") or ""
+def _digest_of(path: Path) -> str:
+    """Return a digest of a file of text, "" if it cannot be read."""
     with suppress(OSError, ValueError):
-        text = Path(place.rpartition(":")[0]).read_text(encoding="utf-8")
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()[:12]
     return ""
 
 
@@ -176,9 +177,9 @@ def of_task(
     if "function" in form:
         form["function"] = stored_place(form["function"])
     searched = {name: distribution.to_json() for name, distribution in recipe.space.items()}
-    return replace(
-        recipe, source={"name": name, "path": str(path), **form, "params": dict(params.values), "space": searched}
-    )
+    source = {"name": name, "path": str(path), **form, "params": dict(params.values), "space": searched}
+    place = form.get("function") or ""
+    return replace(recipe, source=source, code=_digest_of(Path(place.rpartition(":")[0])))
 
 
 def searching(recipe: Recipe, changes: Changes, where: str) -> Recipe:

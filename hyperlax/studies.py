@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from hyperlax.config.stored import (
     read_stored,
     with_recipe,
 )
-from hyperlax.errors import HyperlaxError, OptionError, OptionFailure
+from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, available, load
 from hyperlax.xla import refuse_fork
@@ -232,6 +233,7 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 
         return print_plan(options, study.recipe, existing)
     from hyperlax.analysis.pages import write_pages
+    from hyperlax.backends.work import Work
     from hyperlax.study.observer import Observer, Pages
     from hyperlax.study.reporters import reporter, run_in_json
     from hyperlax.study.search import run_study
@@ -247,9 +249,12 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     def run(*shown: Observer) -> int:
         observers = [*shown, Pages(write_pages), *tracking]
         keywords: dict[str, Any] = {"observers": observers, "retry_failed": options.retry_failed}
-        return _run_where_it_trains(
-            study, partial(with_runs, place), partial(run_study, options, study.recipe, existing, **keywords)
-        )
+        train = partial(run_study, options, study.recipe, existing, **keywords)
+        status = _run_where_it_trains(study, partial(with_runs, place), train)
+        with suppress(OSError):  # agents that wait for a leader end only then
+            if (work := Work(study.directory)).root.is_dir():
+                work.set_ended(status not in STOPPED)
+        return status
 
     if options.json:
         return run_in_json(run, study.directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import logging
 import os
@@ -21,18 +22,21 @@ from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Evicted
 from hyperlax.backends.child import beginning
-from hyperlax.backends.desk import AgentCard, ticket_of
+from hyperlax.backends.desk import TICKET, AgentCard, Item, ticket_of
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share
 from hyperlax.backends.open_agents import make_agents
+from hyperlax.backends.wire import pack_done, read_done
 from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.recipe import load
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.leading import join
 from hyperlax.trial import SegmentResult
-from tests.agents_at_work import DEVICE, LEASE, Slow, at_work, claimed, has_ended, leading, meanwhile
+from tests.agents_at_work import DEVICE, LEASE, Slow, at_work, claimed, has_ended, leading, meanwhile, place_of
 from tests.fake_backend import FakeBackend
 from tests.faults.test_forbidden import as_a_user
 from tests.study_cases import MIXED, Case, Finished, Killed, recipe_of
+from tests.test_joining import RECIPE
 from tests.waiting import PATIENCE, eventually
 
 ASHA: dict[str, Any] = {"pruner": "asha", "pruner_min_segments": 1, "sampler": "tpe"}
@@ -268,9 +272,8 @@ def test_the_command_of_an_agent_asks_first(tmp_path: Path, monkeypatch: pytest.
 
 
 def joining(case: Case) -> int:
-    return join(
-        StudyDirectory(case.directory), case.recipe, 1, 0, FakeBackend().bind, any_device=True, idle_timeout=None
-    )
+    parts = StudyDirectory(case.directory), case.recipe, lambda: case.recipe, 0, FakeBackend().bind
+    return join(*parts, any_device=True, idle_timeout=None)
 
 
 class _Ended:
@@ -338,22 +341,82 @@ def test_an_agent_with_a_full_disk_leaves_it_to_its_leader_how_to_continue(
     assert str(error.value) == f"work/b.result: No space left on device. {advice}"
 
 
-@pytest.mark.parametrize("kind", [{}, ASHA], ids=["closed", "asha"])
-def test_an_agent_whose_code_is_not_the_leaders_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: dict[str, Any]
-) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text("one = 1\n")
-    case = Case(tmp_path, recipe=replace(recipe_of(MIXED), path=path), **kind)
-    with at_work(case, FakeBackend()):
-        path.write_text("one = 1\r\n")  # as another system writes it
+def test_an_agent_whose_code_is_not_the_leaders_loads_it_again_or_ends(tmp_path: Path) -> None:
+    old, new = (replace(recipe_of(MIXED), code=code) for code in ("old", "new"))
+    case = Case(tmp_path, recipe=new)
+    case.directory.joinpath("work").mkdir(parents=True)
+
+    def join() -> None:
+        place = place_of(case.directory, old, FakeBackend(), load=lambda: old)
+        with pytest.raises(UsageError) as error:
+            AgentProcess(place, threading.Event()).run()
+        assert str(error.value).startswith(
+            f"{case.directory}: the code in {old.path} is not what the leader has loaded."
+        )
+        with at_work(Case(tmp_path, recipe=old), FakeBackend(), load=lambda: new):
+            eventually(lambda: has_ended(case))
+
+    with meanwhile(join):
         assert case.start(leading(case)) == 0
-    assert "the code in" not in caplog.text
+
+
+def test_the_code_of_a_recipe_is_that_of_its_file_when_it_was_loaded(tmp_path: Path) -> None:
+    (path := tmp_path / "mine.py").write_text(RECIPE)
+    first = load(str(path))
+    path.write_bytes(RECIPE.replace("\n", "\r\n").encode())  # as another system writes it
+    assert load(str(path)).code == first.code != ""
+    path.write_text(RECIPE.replace("* step", "+ step"))
+    edited = load(str(path))
+    assert edited.code != first.code
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES, errno.ETIMEDOUT])
+def test_a_file_server_that_is_away_for_a_moment_ends_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    work, calls = Work(tmp_path), itertools.count()
+    work.lead("engine")
+    work.offer(name := f"b00001-{0:012x}", ticket_of({1: {}}, "engine", 0))
+
+    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            if next(calls) == 0:
+                raise OSError(code, os.strerror(code))
+            return real(*arguments, **more)
+
+        return call
+
+    for place, what in ((os, "scandir"), (os, "replace"), (Path, "stat")):
+        calls = itertools.count()
+        with monkeypatch.context() as patch:
+            patch.setattr(place, what, failing(getattr(place, what)))
+            if what == "replace":
+                work.lead("other")
+            elif what == "stat":
+                assert (work.renewed(Item(name, "", TICKET)) is None) == (code == errno.ESTALE)
+            else:
+                assert [item.batch for item in work.items()] == [name]
+    assert work.engine_now() == "other"
+
+
+@pytest.mark.parametrize("what", ["others", "fewer"])
+def test_a_result_of_other_trials_than_its_batch_is_damaged(
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    alone, case, real = finished(tmp_path / "alone"), Case(tmp_path / "agents"), Work.finish
+    given = list[bytes]()
+
+    def finish(work: Work, claim: Item, result: bytes) -> bool:
+        done, given[:] = read_done(result), [*given, result]
+        if len(given) == 1:
+            others = tuple(replace(one, number=one.number + 50) for one in done.results)
+            result = pack_done(replace(done, results=others if what == "others" else done.results[1:]))
+        return real(work, claim, result)
+
+    monkeypatch.setattr(Work, "finish", finish)
     with at_work(case, FakeBackend()):
-        path.write_text("one = 2\n")
-        assert case.resume(leading(case), n_trials=15) == 0
-    said = f"{case.directory}: the code in {path} is not what the leader has loaded."
-    assert caplog.text.count(said) == 1
+        assert case.start(leading(case)) == 0
+    assert case.told() == alone.told() and "its result cannot be read (it has " in caplog.text
 
 
 def test_segments_that_another_leader_was_told_count_as_trained(

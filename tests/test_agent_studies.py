@@ -468,8 +468,31 @@ def test_the_command_of_an_agent_says_that_the_leader_trains_alone(
         os.kill(os.getpid(), signal.SIGTERM)
 
     with only_one_process(alone.directory), meanwhile(end):
-        study = StudyDirectory(alone.directory)
-        assert join(study, alone.recipe, 99, 0, FakeBackend().bind, any_device=True, idle_timeout=None) == 143
+        parts = StudyDirectory(alone.directory), alone.recipe, lambda: alone.recipe, 0, FakeBackend().bind
+        assert join(*parts, any_device=True, idle_timeout=None) == 143
+
+
+def test_an_agent_waits_for_the_next_leader_until_the_study_says_that_it_has_ended(
+    tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All trials of the search are there. The leader was killed while it confirmed, or ran failed trials again."""
+    monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "hyperlax")
+    shutil.copytree(alone.directory, root := tmp_path / "copy")
+    parts = StudyDirectory(root), alone.recipe, lambda: alone.recipe, 0, FakeBackend().bind
+
+    def end() -> None:
+        eventually(
+            lambda: f"Nobody leads the study in {root}. Waiting for a process that resumes it." in caplog.messages
+        )
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert join(*parts, any_device=True, idle_timeout=None) == 0  # it has never had agents
+    Work(root).set_ended(True)
+    assert join(*parts, any_device=True, idle_timeout=None) == 0
+    Work(root).set_ended(False)
+    with meanwhile(end):
+        assert join(*parts, any_device=True, idle_timeout=None) == 143
 
 
 def test_the_command_of_an_agent_says_that_the_study_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,7 +505,8 @@ def test_the_command_of_an_agent_says_that_the_study_was_moved(tmp_path: Path, m
 
     monkeypatch.setattr(AgentProcess, "run", move)
     with pytest.raises(HyperlaxError, match=f"^{case.directory}: the study was moved or removed.$"):
-        join(StudyDirectory(case.directory), case.recipe, 1, 0, FakeBackend().bind, any_device=True, idle_timeout=None)
+        parts = StudyDirectory(case.directory), case.recipe, lambda: case.recipe, 0, FakeBackend().bind
+        join(*parts, any_device=True, idle_timeout=None)
 
 
 @pytest.mark.parametrize("is_training", [True, False])

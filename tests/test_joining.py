@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import shlex
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hyperlax import cli
+from hyperlax.backends.local_agents import Share
+from hyperlax.errors import HyperlaxError
+from hyperlax.study.joining import lead_or_join
+from hyperlax.study.lock import StudyRunning
 from tests.test_agent_command import hosts, results, start
 from tests.waiting import eventually
 
@@ -91,3 +99,41 @@ def test_refusals(file: Path, more: str, capsys: pytest.CaptureFixture[str]) -> 
     files = f"{file} {file}" if not more else str(file)
     assert cli.main(shlex.split(f"run-study {files} --join {more}")) == 2
     assert "--join runs the study of one file. Give one, without --plan-only." in capsys.readouterr().err
+
+
+class Trains:
+    """A child that trains until its input is closed."""
+
+    def __init__(self, begin: Callable[[], object]):
+        self.input, self._begin = io.BytesIO(), begin
+
+    def is_alive(self) -> bool:
+        self._begin()
+        self._begin = lambda: None
+        return not self.input.closed
+
+    def wait(self) -> str:
+        return "exited with status 143"
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "another in its place"])
+def test_a_study_that_is_gone_is_not_led(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    (root := tmp_path / "study").mkdir()
+    (root / "study.json").touch()
+    moved = tmp_path / "moved"
+
+    def plan(takes_over: bool) -> Any:
+        assert not takes_over
+        raise StudyRunning(root, "process 1")
+
+    def move() -> None:
+        root.rename(moved)
+        if how == "removed":
+            shutil.rmtree(moved)
+        if how == "another in its place":
+            shutil.copytree(moved, root)
+
+    monkeypatch.setattr("hyperlax.study.joining.start_agent", lambda *_: Trains(move))
+    monkeypatch.setattr("hyperlax.study.joining.holder_of", lambda root: None)
+    with pytest.raises(HyperlaxError, match=f"^{root}: the study was moved or removed.$"):
+        lead_or_join(plan, Share())

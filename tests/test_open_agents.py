@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from hyperlax.backends.agent_process import AgentProcess, Place
+from hyperlax.backends.agents import Batch
 from hyperlax.backends.base import Backend
 from hyperlax.backends.desk import NEWS, RESULT, AgentCard, Item, ticket_of
 from hyperlax.backends.local_agents import LocalAgents
@@ -246,6 +247,26 @@ def test_a_claim_that_is_lost_before_it_begins_takes_no_lane(tmp_path: Path) -> 
     assert desk.backend.in_lanes == {} and desk.training.batches == {} and not desk.training.is_busy
 
 
+def test_the_next_repetition_of_a_lost_trial_waits_until_that_has_left(tmp_path: Path) -> None:
+    desk, lost, again = AtDesk(tmp_path), f"b00001-{0:012x}", f"b00001-{1:012x}"
+    desk.claim(lost)
+    for _ in range(2):
+        desk.training.start()
+    desk.work.forget(lost)
+    desk.offer(again)
+    assert desk.wanted() == []
+    desk.training.look()
+    assert desk.wanted() == [again]
+
+
+@pytest.mark.parametrize("trials", [{}, {1: {"no.such": 1}}, {1: {"algorithm.hyperparam.gamma": "x"}}])
+def test_a_ticket_whose_trials_are_not_of_the_study_is_damaged(tmp_path: Path, trials: dict[int, Any]) -> None:
+    training = AtDesk(tmp_path).training
+    assert training.is_sound(ticket_of({1: {"algorithm.hyperparam.gamma": 0.5}}, "e", 0))
+    assert not training.is_sound(ticket_of(trials, "e", 0))
+    assert not training.is_sound(ticket_of({1: {}}, "e", -1))
+
+
 def test_nothing_is_claimed_past_a_trial_that_has_to_be_alone(tmp_path: Path) -> None:
     desk = AtDesk(tmp_path)
     desk.claim(f"b00001-{0:012x}")
@@ -269,6 +290,31 @@ def test_the_lanes_of_agents_that_have_gone_are_not_counted(tmp_path: Path) -> N
     work.remove_card("gone-1-a")
     leader._look_at_agents()
     assert leader.timing([])["lanes"] == 4
+
+
+def test_a_result_that_is_older_than_the_known_one_is_not_taken(tmp_path: Path) -> None:
+    work, nobody, name = Work(tmp_path), list[Any]([None]), f"b00001-{0:012x}"
+    leader, one = OpenAgents(work, FakeBackend(), *nobody, "", *nobody, checkpoints=None), list[Any]()
+    leader._batches[name] = Batch(name, tuple[Any](SimpleNamespace(number=number) for number in (1,)), 0)
+    for segments in (2, 1, 2):
+        one.append(SimpleNamespace(number=1, segments=segments, is_done=False, fault_step=None, intervals=()))
+        leader._note(BatchDone((1,), "agent-1-a", tuple(one[-1:]), {}, batches=(name,), trained=(segments,)))
+    assert leader._done[1] is one[0]
+
+
+def test_another_repetition_that_was_saved_does_not_continue(tmp_path: Path) -> None:
+    desk, saved = AtDesk(tmp_path), SimpleNamespace(number=1, repetition=1)
+    fake: Any = desk.backend
+
+    def restore(*_: Any) -> list[Any]:
+        fake.in_lanes[1] = saved
+        return [saved]
+
+    fake.restore = restore
+    desk.claim(f"b00001-{0:012x}")
+    for _ in range(2):
+        desk.training.start()
+    assert fake.in_lanes[1] is not saved and fake.in_lanes[1].repetition == 0
 
 
 def test_a_result_that_cannot_be_read_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -328,6 +328,15 @@ def test_a_trial_enters_while_the_one_before_still_ends(refilled: Any) -> None:
     assert values(trained(refilled, "report(1, accuracy=3)")[0]) == [3.0]
 
 
+def test_a_trial_that_has_not_left_is_not_taken_again(refilled: Any) -> None:
+    again = trial("report(1, accuracy=4)")
+    assert refilled.enter([again]) == [again.number]
+    assert refilled.enter([again], repetition=1) == []
+    refilled.leave(again.number)
+    assert refilled.enter([again], repetition=1) == [again.number]
+    refilled.leave(again.number)
+
+
 def test_a_function_that_returns_has_ended_its_trial(refilled: Any) -> None:
     assert values(trained(refilled, "for n in range(3): report(n, accuracy=n)")[0]) == [0.0, 1.0, 2.0]
 

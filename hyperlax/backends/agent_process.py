@@ -21,16 +21,12 @@ from hyperlax.backends.wire import Engine, read_engine, refusal
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError, counted
-from hyperlax.recipe import Recipe, digest_of_code
+from hyperlax.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
 """Seconds between two looks whether the study has ended, while nothing waits."""
-_OTHER_CODE = (
-    "%s: the code in %s is not what the leader has loaded. What is trained here may differ from the rest of the study. Put the "
-    "file back and start this agent again, or stop the study and resume it."
-)
 
 
 class Stop(Protocol):
@@ -45,7 +41,7 @@ class Place:
 
     Args:
       desk: The study's desk.
-      recipe: The study's recipe.
+      recipe: The study's recipe. load: loads it again from its file, if it has one.
       make_backend: Returns the backend of this machine.
       checkpoints: Returns the saved batches of the search, or of the confirmation.
       device_of: Returns the kind of this machine's device, "" if any will do.
@@ -60,6 +56,7 @@ class Place:
     is_over: Callable[[], bool]
     is_led: Callable[[], bool]
     trains_alone: Callable[[], bool] = lambda: False
+    load: Callable[[], Recipe] | None = None
 
 
 class AgentProcess:
@@ -75,7 +72,7 @@ class AgentProcess:
         self._place, self._desk, self._stop = place, place.desk, stop
         self._any_device, self._idle_timeout = any_device, idle_timeout
         self.name, self._began = name or name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
-        self._beginning, self._code, self._code_said = beginning(os.getpid()), digest_of_code(place.recipe), None
+        self._beginning, self._recipe = beginning(os.getpid()), place.recipe
         self._training: Training | None = None
         self._engine: Engine | None = None
         self._found, self._has_said, self._slots = "", False, 0
@@ -86,7 +83,7 @@ class AgentProcess:
         """Train batches until the study has ended, nothing has come for too long, or a stop is requested.
 
         Raises:
-          UsageError: This machine would not give the study's results; see `refusal`.
+          UsageError: This machine would not give the study's results, see `refusal`, or has other code.
           HyperlaxError: The study was moved or removed.
         """
         heart = threading.Thread(target=self._beat, daemon=True, name="lease")
@@ -159,6 +156,9 @@ class AgentProcess:
             ticket = self._read(item)
             if ticket is None or not self._prepare(ticket["engine"]) or self._training is None:
                 continue
+            if not self._training.is_sound(ticket):
+                self._tell_damaged(item, f"{self._desk.study}: the trials of {item.batch} are not of this study.")
+                continue
             if self._training.wants(item, ticket) and (claim := self._desk.claim(item, self.name)):
                 self._training.add(claim, ticket)
                 has_claimed = True
@@ -172,10 +172,13 @@ class AgentProcess:
         try:
             return self._desk.read(item)
         except UsageError as error:
-            if item not in self._damaged:
-                log.warning("%s It is not trained here.", error)
-            self._damaged.add(item)
+            self._tell_damaged(item, str(error))
             return None
+
+    def _tell_damaged(self, item: Item, problem: str) -> None:
+        if item not in self._damaged:
+            log.warning("%s It is not trained here.", problem)
+        self._damaged.add(item)
 
     def _prepare(self, digest: str) -> bool:
         """Make the backend of a configuration, unless another one trains. Return whether it is there."""
@@ -186,13 +189,11 @@ class AgentProcess:
         except (UsageError, ValueError):
             return False  # its leader has just ended
         self._hand_back()
-        config = engine.config_for(self._place.recipe)
+        self._load(engine.config["code"])
+        config = engine.config_for(self._recipe)
         device = self._place.device_of(config)
         if problem := refusal(engine, device, self._any_device):
             raise UsageError(f"{self._desk.study}: {problem}")
-        if config.code not in (self._code, self._code_said):
-            self._code_said = config.code
-            log.warning(_OTHER_CODE, self._desk.study, self._place.recipe.path)
         checkpoints = self._place.checkpoints(engine.is_confirmation).owned_by(self.name)
         parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device, config.base
         is_open = config.kind == "refilled"
@@ -202,6 +203,16 @@ class AgentProcess:
         self._say_slots(training.backend.slots)
         self._write_card()
         return True
+
+    def _load(self, code: str) -> None:
+        """Load the recipe again if its code is not the leader's. Raises UsageError if it still is not."""
+        if code != self._recipe.code and self._place.load is not None:
+            self._recipe = self._place.load()
+        if code != self._recipe.code:
+            raise UsageError(
+                f"{self._desk.study}: the code in {self._recipe.path} is not what the leader has loaded. Put the file back and "
+                "start this agent again, or stop the study and resume it."
+            )
 
     def _say_slots(self, slots: int) -> None:
         """Say for which study this agent trains, and on how many slots, unless it has said so."""

@@ -12,7 +12,7 @@ from hyperlax.backends.base import Backend, Evicted
 from hyperlax.backends.desk import ALONE, TICKET, Item, Ticket
 from hyperlax.backends.wire import BatchDone, pack_done, trials_of
 from hyperlax.backends.work import Work
-from hyperlax.errors import numbered
+from hyperlax.errors import HyperlaxError, numbered
 from hyperlax.hyperparams import Config
 from hyperlax.trial import SegmentResult, Trial
 
@@ -62,6 +62,14 @@ class Training(ABC):
         self._desk, self._agent, self.backend, self._base = desk, agent, backend, base
         self.where = {"agent": agent, "host": socket.gethostname(), "device": device or backend.device}
         self.batches: dict[str, Batch] = {}
+
+    def is_sound(self, ticket: Ticket) -> bool:
+        """Return whether a ticket holds trials of this configuration."""
+        try:
+            numbers = [trial.number for trial in trials_of(ticket["trials"], self._base)]
+        except (HyperlaxError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
+            return False
+        return 0 < len(numbers) == len(set(numbers)) and ticket["repetition"] >= 0
 
     def add(self, claim: Item, ticket: Ticket) -> None:
         """Take a batch that was claimed."""

@@ -297,6 +297,10 @@ class Agents:
             return
         try:
             done = read_done(content)
+            if done.numbers != batch.numbers or {one.number for one in done.results} - set(batch.numbers):
+                raise ValueError("it has other trials")
+            if done.error is None and len(done.results) != len(batch.numbers):
+                raise ValueError("it has not all trials")
         except Exception as error:
             self._desk.remove(item)
             self._lose([batch], f"its result cannot be read ({' '.join(str(error).split())})")

@@ -52,7 +52,7 @@ class EngineConfig:
       devices: Indices of the devices to train on; () for all.
       trial_timeout: Seconds after which a trial of a task has failed; None for no limit.
       mlflow: Address and experiment in MLflow where each run of a command gets its own; None if the study is not tracked.
-      code: The digest of the recipe's code, "" if that is in no file. It decides nothing here; see `wire`.
+      code: That of the recipe. It decides nothing here; agents need the same.
     """
 
     base: Config

@@ -136,7 +136,7 @@ class OpenAgents(Agents):
         for name, result in zip(done.batches, done.results, strict=False):
             batch = self._batches.get(name)
             reached = result.segments, result.is_done, result.fault_step is not None
-            if batch is None or reached <= batch.reached:
+            if batch is None or reached <= batch.reached or result.number not in batch.numbers:
                 continue
             self._spent["told_before"] += max(0, result.segments - batch.reached[0] - trained.get(name, 0))
             batch.reached = reached

@@ -53,6 +53,7 @@ class OpenTraining(Training):
         """Return whether to claim a trial that waits.
 
         One that has to be alone gets an agent that trains none but its group. It is waited for: nothing else is claimed meanwhile.
+        A trial that is here already, since it was lost and that is not noticed yet, has to leave first.
         """
         groups = {(batch.is_alone, batch.group) for batch in self.batches.values()}
         if item.batch.startswith(ALONE):
@@ -62,6 +63,7 @@ class OpenTraining(Training):
             is_wanted = not self._drains and not any(is_alone for is_alone, _ in groups)
         if self._is_known(item):
             return False
+        is_wanted = is_wanted and not self._batch_of().keys() & {number for number, _ in ticket["trials"]}
         if not is_wanted:
             self._refused.add(item.batch)
         return is_wanted

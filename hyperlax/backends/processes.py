@@ -83,11 +83,16 @@ class Processes:
         return Plan(tuple((trial,) for trial in trials), 0, 0, None)
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
-        """Queue trials for the processes. Return the numbers of those that are taken: all, unless the slots are full."""
+        """Queue trials for the processes. Return the numbers of those that are taken: all, unless the slots are full.
+
+        A trial that has not left is not taken again.
+        """
         entered = []
         for trial in trials:
             if self._is_refilled and self.occupied >= max(self.slots, self.packing["slots"]):
                 break
+            if trial.number in self._numbers():
+                continue
             self._runs += 1
             self._queue.append(Run(trial, repetition, self._runs, self._seeds(repetition)))
             entered.append(trial.number)
@@ -182,6 +187,11 @@ class Processes:
             end([worker.child for worker in idle])
         for worker in (*workers, *self._dead):
             worker.thread.join()
+
+    def _numbers(self) -> set[int]:
+        """Return the trials that train or wait for a process."""
+        running = [run for worker in tuple(self._workers.values()) if (run := worker.current)]
+        return {run.trial.number for run in (*self._queue, *running)}
 
     def _seeds(self, repetition: int) -> list[tuple[int, int]]:
         """Return the index and the value of each seed of a run."""

@@ -17,10 +17,11 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar, cast
 
 from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
@@ -53,6 +54,29 @@ _MOST_BYTES, _MOST_BYTES_OF_RESULT = 2**26, 2**32
 """Size above which a file of JSON, and a result with its policies, is not read."""
 
 
+_PASSING = (errno.EIO, errno.ETIMEDOUT, errno.EACCES, errno.ESTALE)
+"""Errors of a file server that is away for some seconds. ESTALE: the file was replaced on another machine."""
+_PATIENCE_SECONDS = 5.0
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _patient(method: F) -> F:
+    """Return a method that is called again for some seconds if the file server fails."""
+
+    @wraps(method)
+    def call(*arguments: Any) -> Any:
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return method(*arguments)
+            except OSError as error:
+                if error.errno not in _PASSING or time.monotonic() > until:
+                    raise
+                time.sleep(_POLL_SECONDS)
+
+    return cast(F, call)
+
+
 class _Leader(TypedDict):
     """The content of the leader's file. heard: agent -> how many seconds ago the leader has heard of it."""
 
@@ -76,6 +100,7 @@ class Work:
         """How more agents join, in words."""
         return f"Agents join with\n  {shell_command('agent', self.study)}"
 
+    @_patient
     def check_there(self) -> None:
         """Raise HyperlaxError if the study is not in its place any more."""
         if not self.study.is_dir():
@@ -85,6 +110,7 @@ class Work:
         """Wait for the time between two looks: a directory does not say that it changes."""
         time.sleep(_POLL_SECONDS)
 
+    @_patient
     def items(self) -> list[Item]:
         """Return all batches and news, in order; none if there is no directory. What is not a file is named once."""
         found = []
@@ -101,10 +127,12 @@ class Work:
         """Return the path of an item's file."""
         return self.root / ".".join(filter(None, item))
 
+    @_patient
     def offer(self, batch: str, ticket: Ticket) -> None:
         """Let a batch wait for an agent."""
         write_text(self.path(Item(batch, "", TICKET)), json_text(ticket, indent=None), is_durable=False)
 
+    @_patient
     def read(self, item: Item) -> Ticket | None:
         """Return the content of a ticket or claim, None if it is gone. Raises UsageError if it is damaged."""
         path = self.path(item)
@@ -115,6 +143,7 @@ class Work:
         except (ValueError, RecursionError):
             return decode(path, Ticket)
 
+    @_patient
     def claim(self, item: Item, agent: str) -> Item | None:
         """Take a waiting batch. Return its claim, None if another agent was faster or the leader took it back."""
         claim = Item(item.batch, agent, CLAIM)
@@ -135,6 +164,7 @@ class Work:
                 if is_led:
                     open_regular(self.root / _LEADER, TO_WRITE).close()
 
+    @_patient
     def renew(self, claim: Item) -> bool:
         """Renew an agent's lease. Return whether the batch is still its own."""
         try:
@@ -145,10 +175,12 @@ class Work:
             raise
         return True
 
+    @_patient
     def renewed(self, item: Item) -> float | None:
         """Return the modification time of an item's file, None if it is gone."""
         return self._written(self.path(item))
 
+    @_patient
     def give_back(self, claim: Item) -> bool:
         """Let a claimed batch wait for another agent. Return False if the claim is gone."""
         with suppress(FileNotFoundError):
@@ -167,6 +199,7 @@ class Work:
     def send_files(self, claim: Item) -> None:
         """Do nothing: they are in the study's directory."""
 
+    @_patient
     def post(self, item: Item, content: bytes) -> None:
         """Put news on the desk."""
         try:
@@ -174,12 +207,14 @@ class Work:
         except FileNotFoundError:  # a leader that begins removes temporary files, also this one
             _write(self.path(item), content)
 
+    @_patient
     def result(self, item: Item) -> bytes | None:
         """Return the result of a batch, or the content of news; None if it is gone."""
         with suppress(FileNotFoundError):
             return read_bytes(self.path(item), _MOST_BYTES_OF_RESULT, TO_READ)
         return None
 
+    @_patient
     def remove(self, item: Item) -> None:
         """Forget an item."""
         remove(self.path(item))
@@ -190,6 +225,7 @@ class Work:
             if item.batch == batch:
                 self.remove(item)
 
+    @_patient
     def put_engine(self, digest: str, text: str) -> None:
         """Keep a configuration under its digest."""
         self._engines[digest] = text
@@ -206,10 +242,12 @@ class Work:
         self.root.stat()
         write_text(self._card(agent), json_text(vars(card)), is_durable=False)
 
+    @_patient
     def remove_card(self, agent: str) -> None:
         """Forget an agent."""
         remove(self._card(agent))
 
+    @_patient
     def cards(self) -> dict[str, tuple[AgentCard, float]]:
         """Return agent -> what it said of itself, and when, as a modification time."""
         found = {}
@@ -229,6 +267,7 @@ class Work:
         times = (self._written(self.root / name) for name in self._names())
         return max((time for time in times if time is not None), default=0.0)
 
+    @_patient
     def lead(self, engine: str) -> None:
         """Say that this process leads the study, that it lives, and the configuration that agents need now.
 
@@ -248,10 +287,12 @@ class Work:
         """Return the configuration that agents need now, "" if there is no leader."""
         return self._leader()["engine"]
 
+    @_patient
     def is_stopping(self) -> bool:
         """Return whether agents have to hand back what they train."""
         return (self.root / _STOP).exists()
 
+    @_patient
     def set_stopping(self, is_stopping: bool) -> None:
         """Ask agents to hand back what they train, or let them train again."""
         if is_stopping:
@@ -259,6 +300,7 @@ class Work:
         else:
             remove(self.root / _STOP)
 
+    @_patient
     def has_ended(self) -> bool:
         """Return whether the leader has ended the study."""
         return (self.root / _ENDED).exists()
@@ -301,9 +343,12 @@ class Work:
 
     def _written(self, path: Path) -> float | None:
         """Return the modification time of a file, which only says whether it has changed; None if it is gone."""
-        with suppress(FileNotFoundError):
+        try:
             return path.stat().st_mtime
-        return None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                return None
+            raise
 
     def _leader(self) -> _Leader:
         """Return what the leader says of itself, empty if there is none."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from hyperlax.cli.inspecting import Directory
 from hyperlax.config.option import By, Given, Metavar, OneOf, Range, completed
-from hyperlax.config.options import Devices
+from hyperlax.config.options import Devices, PbtOptions, SearchOptions
 from hyperlax.errors import UsageError
 
 if TYPE_CHECKING:
     from hyperlax.backends.base import Backend, EngineConfig
     from hyperlax.engine.checkpoint import CheckpointManager
+    from hyperlax.recipe import Recipe
     from hyperlax.study.study_run import MakeBackend
 
 
@@ -73,7 +74,6 @@ def _backend_here(options: AgentOptions, study: Path) -> MakeBackend:
 def agent(given: Given) -> int:
     """Train batches of a study until it has ended."""
     from hyperlax.config.kinds import check_foreign
-    from hyperlax.config.options import PbtOptions
     from hyperlax.config.stored import named_directory
     from hyperlax.studies import log_from, study_in
     from hyperlax.study.directory import StudyDirectory
@@ -83,13 +83,17 @@ def agent(given: Given) -> int:
     options = completed(AgentOptions, given)
     log_from(options.log_level)
     directory = StudyDirectory(named_directory(options.directory, "agent"))
-    study, recipe = study_in(directory.root, "agent", options.algo_and_network_config)
+
+    def load() -> tuple[SearchOptions | PbtOptions, Recipe]:
+        found = study_in(directory.root, "agent", options.algo_and_network_config)
+        check_recipe(content_of(directory.manifest), directory.manifest, found[1])
+        return found
+
+    study, recipe = load()
     if isinstance(study, PbtOptions):
         raise UsageError(f"agent {directory.root}: holds a population, whose members train together in one place.")
-    stored = content_of(directory.manifest)
-    check_recipe(stored, directory.manifest, recipe)
     if options.sbatch:
-        print(_sbatch(directory.root.absolute(), is_on_gpu="(gpu)" in stored.device))
+        print(_sbatch(directory.root.absolute(), is_on_gpu="(gpu)" in content_of(directory.manifest).device))
         return 0
     check_foreign(options, recipe)
     if options.devices:
@@ -100,7 +104,7 @@ def agent(given: Given) -> int:
     return join(
         directory,
         recipe,
-        study.n_trials,
+        lambda: load()[1],
         study.checkpoint_seconds,
         _backend_here(options, directory.root),
         any_device=options.any_device,

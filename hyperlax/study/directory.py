@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hyperlax.backends.work import FILES, WORK
@@ -153,7 +153,11 @@ class StudyDirectory:
 
     def ended(self) -> int:
         """Return how many trials have ended, by the files of complete batches."""
-        return len({row["trial"] for batch in self.complete_batches() for row in read_csv(batch / SUMMARY_CSV)})
+        return _trials_in(self.complete_batches())
+
+    def confirmed(self) -> int:
+        """Return how many trials of the confirmation have ended."""
+        return _trials_in(complete_batches(self.confirmation))
 
     def discard_incomplete(self, named: Collection[str]) -> None:
         """Remove temporary files and incomplete batches that a killed process left. The trials of those batches are run again.
@@ -208,6 +212,10 @@ class StudyDirectory:
             for path in sorted(self.root.glob("optuna_exec_batch_*"))
             if _EXEC_BATCH.fullmatch(path.name)
         ]
+
+
+def _trials_in(batches: Iterable[Path]) -> int:
+    return len({row["trial"] for batch in batches for row in read_csv(batch / SUMMARY_CSV)})
 
 
 def complete_batches(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -58,7 +59,10 @@ def lead_or_join(plan: Callable[[bool], _Study], share: Share) -> int:
 
 
 def _train_for_leader(root: Path, share: Share) -> int | None:
-    """Train until the study has ended, and return the exit status; None as soon as nobody leads the study."""
+    """Train until the study has ended, and return the exit status; None as soon as nobody leads the study.
+
+    Raises HyperlaxError if the study was moved or removed: that makes its lock disappear, too.
+    """
     stop = StopRequest()
     with stopping_on_signals(stop):
         while not (root / MANIFEST).exists():
@@ -66,11 +70,14 @@ def _train_for_leader(root: Path, share: Share) -> int | None:
                 return stop.exit_status if stop.is_set() else None
             time.sleep(_LOOK_SECONDS)
         log.info("Training for %s, which runs the study in %s.", holder_of(root) or "another process", root)
+        place = _place(root)
         child = start_agent(root, "INFO", share)
         is_led = _wait(child, stop, root)
     how = child.wait()
     if stop.is_set():
         return stop.exit_status
+    if place is None or _place(root) != place:
+        raise HyperlaxError(f"{root}: the study was moved or removed.")
     if not is_led:
         return None
     if how != "exited with status 0":
@@ -90,3 +97,12 @@ def _wait(child: Child, stop: StopRequest, root: Path) -> bool:
             child.input.close()
         time.sleep(_LOOK_SECONDS)
     return is_led
+
+
+def _place(root: Path) -> tuple[int, int] | None:
+    """Return what tells a study's directory from another one of its name, None if there is no study."""
+    with suppress(OSError):
+        if (root / MANIFEST).exists():
+            found = root.stat()
+            return found.st_dev, found.st_ino
+    return None

@@ -23,7 +23,7 @@ from hyperlax.backends.work import Work
 from hyperlax.config.stored import read_arguments
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.machine import gpus, leave_gpu_memory
-from hyperlax.errors import STOPPED, TERMINATED, UsageError
+from hyperlax.errors import TERMINATED, UsageError
 from hyperlax.files import staying
 from hyperlax.recipe import Recipe
 from hyperlax.study.directory import CHECKPOINTS, StudyDirectory
@@ -71,13 +71,9 @@ def run_with_agents(
         return make_agents(work, planner, config, device_of(config), local, checkpoints)
 
     try:
-        status = run(make_backend=make_backend, stop=None if count else stop)
-        with suppress(OSError):  # agents see in the files of the study that it has ended
-            if work.root.is_dir():
-                work.set_ended(status not in STOPPED)
+        return run(make_backend=make_backend, stop=None if count else stop)
     finally:
         local.close()
-    return status
 
 
 def _shares(count: int, slots: int, config: EngineConfig) -> list[Share]:
@@ -160,7 +156,7 @@ class FirstAgent:
 def join(
     directory: StudyDirectory,
     recipe: Recipe,
-    total: int,
+    load: Callable[[], Recipe],
     seconds: float,
     make_backend: MakeBackend,
     *,
@@ -169,7 +165,7 @@ def join(
 ) -> int:
     """Train batches of a study that another process leads, until it has ended. Returns the exit status.
 
-    total: its number of trials. seconds: between two checkpoints. make_backend: returns that of this machine. any_device,
+    load: loads its recipe again. seconds: between two checkpoints. make_backend: returns that of this machine. any_device,
     idle_timeout: see `AgentProcess`.
     """
 
@@ -186,14 +182,23 @@ def join(
             return read_arguments(directory.root, "agent").get("agents") == "none"
         return False
 
+    def is_over() -> bool:
+        if is_led() or work.root.is_dir():  # there the process that ends the study says so
+            return False
+        with suppress(UsageError):
+            asked = read_arguments(directory.root, "agent")
+            return directory.ended() >= asked["n_trials"] and directory.confirmed() >= asked.get("confirm_top", 0)
+        return False
+
     work, is_started = Work(directory.root), ENDS_WITH_INPUT in os.environ
     place = Place(
         desk=work,
         recipe=recipe,
+        load=load,
         make_backend=make_backend,
         checkpoints=checkpoints,
         device_of=device_of,
-        is_over=lambda: not is_led() and directory.ended() >= total,
+        is_over=is_over,
         is_led=lambda: is_started or is_led(),  # who started it says who leads
         trains_alone=trains_alone,
     )

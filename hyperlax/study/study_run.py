@@ -20,7 +20,7 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, OptionError, counted, numbered
 from hyperlax.files import write_text
 from hyperlax.hyperparams import Config
-from hyperlax.recipe import Recipe, RunLength, digest_of_code
+from hyperlax.recipe import Recipe, RunLength
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable
@@ -316,7 +316,7 @@ def engine_config(
         run_length=RunLength(options.total_timesteps, options.num_evaluations, options.num_eval_episodes),
         seed=options.seed,
         compilation_cache=options.compilation_cache,
-        code=digest_of_code(recipe),
+        code=recipe.code,
         **own,
     )
 

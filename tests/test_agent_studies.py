@@ -255,7 +255,7 @@ def test_clocks_are_not_compared(
     case, real, steps = Case(tmp_path), os.utime, iter(range(10**6))
 
     def an_hour_off(path: Path) -> None:
-        then = time.time() + (-3600 if os.fspath(path).endswith("claim") else 3600) + next(steps) / 1000
+        then = time.time() + (-3600 if str(path).endswith("claim") else 3600) + next(steps) / 1000
         real(path, (then, then))
 
     monkeypatch.setattr("hyperlax.backends.work.os.utime", an_hour_off)
@@ -454,7 +454,10 @@ def test_the_command_of_an_agent_says_that_the_leader_trains_alone(
 ) -> None:
     monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "hyperlax")
-    said = f"The process that runs the study in {alone.directory} has no --agents and trains alone."
+    said = (
+        f"The process that runs the study in {alone.directory} has no --agents and trains alone. For agents, stop it and resume "
+        "the study with --agents."
+    )
 
     def end() -> None:
         eventually(lambda: said in caplog.messages)

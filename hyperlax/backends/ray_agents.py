@@ -141,7 +141,12 @@ class RayAgents(StartedAgents):
         name = f"ray-{self._started}-{os.urandom(2).hex()}"
         others = {key: amount for key, amount in self._resources.items() if key not in ("CPU", "GPU")}
         reserved = {"num_cpus": self._resources.get("CPU", 0), "num_gpus": self._resources.get("GPU", 0)}
-        actor = ray.remote(AgentActor).options(**reserved, resources=others).remote()
+        try:
+            actor = ray.remote(AgentActor).options(**reserved, resources=others).remote()
+        except ValueError as error:  # about an accelerator
+            raise BackendLost(
+                f"Ray starts no agent with {in_words(self._resources)} ({in_one_line(error)})."
+            ) from error
         reference = actor.run.remote(self._main, self._desk.actor, json.dumps({**self.about, "name": name}))
         self._running[reference] = name, actor
 

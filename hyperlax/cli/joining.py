@@ -73,8 +73,9 @@ def _backend_here(options: AgentOptions, study: Path) -> MakeBackend:
 def agent(given: Given) -> int:
     """Train batches of a study until it has ended."""
     from hyperlax.config.kinds import check_foreign
+    from hyperlax.config.option import shell_command
     from hyperlax.config.options import PbtOptions
-    from hyperlax.config.stored import named_directory
+    from hyperlax.config.stored import PBT, named_directory
     from hyperlax.studies import log_from, study_in
     from hyperlax.study.directory import StudyDirectory
     from hyperlax.study.leading import join
@@ -85,7 +86,9 @@ def agent(given: Given) -> int:
     directory = StudyDirectory(named_directory(options.directory, "agent"))
     study, recipe = study_in(directory.root, "agent", options.algo_and_network_config)
     if isinstance(study, PbtOptions):
-        raise UsageError(f"agent {directory.root}: holds a population, whose members train together in one place.")
+        again = shell_command(PBT, "--resume-from", directory.root)
+        problem = "holds a population, whose members train together in one place. To continue it there"
+        raise UsageError(f"agent {directory.root}: {problem}:\n  {again}")
     stored = content_of(directory.manifest)
     check_recipe(stored, directory.manifest, recipe)
     if options.sbatch:

@@ -74,8 +74,8 @@ def agent(given: Given) -> int:
     """Train batches of a study until it has ended."""
     from hyperlax.config.kinds import check_foreign
     from hyperlax.config.option import shell_command
-    from hyperlax.config.options import PbtOptions
-    from hyperlax.config.stored import PBT, named_directory
+    from hyperlax.config.options import SearchOptions
+    from hyperlax.config.stored import PBT, command_of, named_directory, read_arguments
     from hyperlax.studies import log_from, study_in
     from hyperlax.study.directory import StudyDirectory
     from hyperlax.study.leading import join
@@ -84,11 +84,12 @@ def agent(given: Given) -> int:
     options = completed(AgentOptions, given)
     log_from(options.log_level)
     directory = StudyDirectory(named_directory(options.directory, "agent"))
-    study, recipe = study_in(directory.root, "agent", options.algo_and_network_config)
-    if isinstance(study, PbtOptions):
+    if command_of(read_arguments(directory.root, "agent")) == PBT:
         again = shell_command(PBT, "--resume-from", directory.root)
         problem = "holds a population, whose members train together in one place. To continue it there"
         raise UsageError(f"agent {directory.root}: {problem}:\n  {again}")
+    study, recipe = study_in(directory.root, "agent", options.algo_and_network_config)
+    assert isinstance(study, SearchOptions)
     stored = content_of(directory.manifest)
     check_recipe(stored, directory.manifest, recipe)
     if options.sbatch:

@@ -145,6 +145,15 @@ def in_sentence(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def in_lower(words: str) -> str:
+    """Return a sentence as it follows a colon.
+
+    >>> in_lower("The directory."), in_lower("YAML files.")
+    ('the directory.', 'YAML files.')
+    """
+    return words if words[1:2].isupper() else words[:1].lower() + words[1:]
+
+
 def format_number(value: float) -> str:
     """Write a number with four significant digits, no digit before the point lost; commas between thousands.
 

@@ -42,6 +42,8 @@ def _lead_or_join(files: Sequence[str], given: Given) -> int:
 
     if len(files) != 1 or given.get("plan_only"):
         raise OptionError("join", "{join} runs the study of one file. Give one, without {plan_only}.")
+    level = "WARNING" if given.get("quiet") else given.get("log_level", "INFO")
+    log_from(level)
 
     def plan(takes_over: bool) -> PlannedStudy:
         (study,) = planned_studies(files, given)
@@ -56,8 +58,9 @@ def _lead_or_join(files: Sequence[str], given: Given) -> int:
             return study
         return replace(study, options=checked(replace(study.options, agents=1), kind_of(study.recipe).table))
 
-    devices = given.get("devices", ())
-    return lead_or_join(plan, Share(("--devices", ",".join(map(str, devices))) if devices else ()))
+    devices, slots = ",".join(map(str, given.get("devices", ()))), given.get("slots")
+    words = [*(("--devices", devices) if devices else ()), *(("--slots", str(slots)) if slots else ())]
+    return lead_or_join(plan, Share(tuple(words)), level)
 
 
 def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
@@ -112,7 +115,6 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
     """Return the study of a file, checked. planned: the names of the studies of the files before it, by directory."""
     from hyperlax.config.configurations import first_trials
     from hyperlax.study.directory import study_directory
-    from hyperlax.study.lock import refuse_running
 
     recipe, note = _recipe_of_file(file, given)
     if "sampling_method" in file.given:
@@ -132,10 +134,7 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
         first_trials(options, recipe)
     with _told(file, given, "output_root"):
         directory = study_directory(options, recipe, planned)
-        refuse_running(directory.root)
-        existing = ""
-        if directory.holds_a_study():
-            options, existing = _continued(directory, options, recipe, explicit(options, layers))
+        options, existing = _continued(directory, options, recipe, explicit(options, layers))
     refusal = partial(file.refusal, on_command_line=given, about="")
     return PlannedStudy(options, recipe, directory.root, not existing, file.path, refusal, existing, note)
 
@@ -178,9 +177,8 @@ def _whole_grid(file: StudyFile, given: Given, recipe: Recipe) -> Given:
 def _sensitivity_of_file(file: StudyFile, given: Given, recipe: Recipe) -> PlannedStudy:
     """Return the study of a sweep file whose algorithm is sensitivity."""
     from hyperlax.study.directory import StudyDirectory
-    from hyperlax.study.lock import refuse_running
 
-    every, known, existing = {**file.given, **given}, options_of(SweepOptions), ""
+    every, known = {**file.given, **given}, options_of(SweepOptions)
     with _told(file, given, "sampling_method"):
         for name in every:
             if known[name].has(HIDDEN):
@@ -188,10 +186,9 @@ def _sensitivity_of_file(file: StudyFile, given: Given, recipe: Recipe) -> Plann
                 raise OptionError(name, problem)
         study = new_sweep(every, recipe)
         assert isinstance(study.options, SearchOptions)
-        options, directory = study.options, StudyDirectory(study.directory)
-        refuse_running(directory.root)
-        if directory.holds_a_study():
-            options, existing = _continued(directory, options, study.recipe, explicit(options, [file.given, given]))
+        options = study.options
+        directory, own = StudyDirectory(study.directory), explicit(options, [file.given, given])
+        options, existing = _continued(directory, options, study.recipe, own)
     refusal = partial(file.refusal, on_command_line=given, about="")
     return replace(study, options=options, is_new=not existing, file=file.path, refusal=refusal, existing=existing)
 
@@ -199,20 +196,27 @@ def _sensitivity_of_file(file: StudyFile, given: Given, recipe: Recipe) -> Plann
 def _continued(
     directory: StudyDirectory, options: SearchOptions, recipe: Recipe, given: Given
 ) -> tuple[SearchOptions, str]:
-    """Return the options with which the study of a file continues, and a sentence about it. options: those of the file.
+    """Return the options with which the study of a file begins or continues, and a sentence about one that exists, else "".
 
-    Raises UsageError if another command began it, or the file gives other options or another space.
+    options: those of the file. Raises UsageError if another command began it, if the file gives other options or another space,
+    or if another process runs it.
     """
+    from hyperlax.study.lock import refuse_running
     from hyperlax.study.manifest import check_recipe, content_of
     from hyperlax.study.projection import finished_trials
     from hyperlax.study.study_run import refuse_existing
 
+    if not directory.manifest.exists():
+        refuse_running(directory.root)
+    if not directory.holds_a_study():
+        return options, ""
     stored = read_stored(directory.root, "run-study")
     if type(stored) is not type(options):
         refuse_existing(directory)
     assert isinstance(stored, SearchOptions)
     options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
     check_recipe(content_of(directory.manifest), directory.manifest, recipe)
+    refuse_running(directory.root)  # after what a process that joins has to know
     directory.check_database(options.study_name)
     finished = len(finished_trials(directory, options.study_name))
     if finished < options.n_trials:

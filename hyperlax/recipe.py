@@ -124,11 +124,7 @@ def from_source(source: Mapping[str, Any], where: str, function: Placed | None =
 
     function: instead of the one that the source names.
     """
-    if "flow" in source:
-        raise UsageError(
-            f"{where}: its trials are tasks of the Metaflow flow {source['flow']}, which Hyperlax cannot train. Run or resume "
-            "that flow."
-        )
+    check_no_flow(source, where)
     if "function" in source and function is None:
         function = _function_of(source, where)
     try:
@@ -138,6 +134,15 @@ def from_source(source: Mapping[str, Any], where: str, function: Placed | None =
     except (UsageError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"{where}: `source` is not what Hyperlax writes there ({error}). {PUT_BACK}") from error
     return replace(recipe, source=source)
+
+
+def check_no_flow(source: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError, beginning with `where`, for the source of a study of a Metaflow flow."""
+    if "flow" in source:
+        raise UsageError(
+            f"{where}: its trials are tasks of the Metaflow flow {source['flow']}, which Hyperlax cannot train. Run or resume "
+            "that flow."
+        )
 
 
 def _function_of(source: Mapping[str, Any], where: str) -> Placed:
@@ -327,6 +332,10 @@ def _check_names(task: Task, recipe: Recipe, where: str) -> None:
         ("hyperparameter", dotted(recipe.config.algorithm), {"trial"} | measures),
     ):
         for name in names:
+            if kind == "hyperparameter" and name in measures:
+                raise UsageError(
+                    f"{where}: the {kind} {name} has the name of a metric. Choose another for one of them."
+                )
             if name in taken or name.startswith("objective."):
                 raise UsageError(
                     f"{where}: the {kind} {name} has a name that a study's files use for something else. Choose another."

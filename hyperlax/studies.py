@@ -19,12 +19,14 @@ from hyperlax.config.kinds import kind_of
 from hyperlax.config.option import Given
 from hyperlax.config.options import LEVELS, SENSITIVITY, PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.settling import resumed, settled
+from hyperlax.config.speech import resuming_with
 from hyperlax.config.stored import (
     MANIFEST,
     RESUMED,
     SEARCH,
     SWEEP,
     check_command,
+    check_named,
     load_recipe_of,
     named_directory,
     read_stored,
@@ -106,10 +108,12 @@ def study_in(
 ) -> tuple[SearchOptions | PbtOptions, Recipe]:
     """Return the options and the recipe of the study in a directory. The recipe of a sweep has its samples.
 
-    named: the recipe that the user names for it. It is loaded if no run of the user's recorded the study's own. recipe:
-    the study's, if it is loaded already.
+    named: the recipe that the user names for it. It is loaded if no run of the user's recorded the study's own, else it must be
+    that; a resume compares it with the other options. recipe: the study's, if it is loaded already.
     """
     options = read_stored(directory, asked_by)
+    if asked_by != RESUMED:
+        check_named(directory, options, named)
     accepted = with_recipe(directory, options, named)
     recipe = recipe or load_recipe_of(directory, accepted, None if accepted is options else named)
     options = accepted
@@ -285,12 +289,16 @@ def _run_where_it_trains(
             return (led := tracked(config)), address_to_send(led)
 
         main = f"{__name__}:{train_on_ray.__name__}"
-        return run_on_ray(study.options, study.recipe, study.directory, main, address, run)
+        again = {"ray_address": study.options.ray_address} if study.options.ray_address else {}
+        with resuming_with(**again):
+            return run_on_ray(study.options, study.recipe, study.directory, main, address, run)
     if study.options.agents == "none":
         from hyperlax.study.study_run import local_backend
 
         return run(make_backend=lambda config, checkpoints: local_backend(tracked(config), checkpoints))
+    from hyperlax.config.sent_recipes import check_in_file
     from hyperlax.study.leading import run_with_agents
 
+    check_in_file(study.recipe)
     begun = "The leader has ended. This process leads now." if study.takes_over else ""
     return run_with_agents(study.directory, study.options.agents, tracked, run, begun)

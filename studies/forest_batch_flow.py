@@ -46,7 +46,10 @@ class ForestBatchFlow(FlowSpec):
 
     @step
     def end(self):
-        print(f"Best accuracy: {self.study.best_value:.3f} with {self.study.best_params}")
+        if any(trial.state.name == "COMPLETE" for trial in self.study.trials):
+            print(f"Best accuracy: {self.study.best_value:.3f} with {self.study.best_params}")
+        else:
+            print("No trial is complete.")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,10 @@ def test_functions_train_in_agents_as_in_one_process(
     alone, agents = (next((tmp_path / place).iterdir()) for place in ("alone", "agents"))
     assert results(agents) == results(alone)
     assert len(hosts(agents)) == 6
+    assert cli.main(["agent", str(agents), "--algo-and-network-config", "ppo_mlp"]) == 2
+    said = f"--algo-and-network-config ppo_mlp: the study in {agents} trains {RECIPE}. Leave the option out."
+    assert said in capsys.readouterr().err
+    assert cli.main(["agent", str(agents), "--algo-and-network-config", str(RECIPE)]) == 0
     assert cli.main(["agent", str(agents)]) == 0
     assert f"The study in {agents} has ended." in caplog.text
     assert cli.main(["agent", str(agents), "--sbatch"]) == 0

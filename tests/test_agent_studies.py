@@ -461,7 +461,10 @@ def test_the_command_of_an_agent_says_that_the_leader_trains_alone(
 ) -> None:
     monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "hyperlax")
-    said = f"The process that runs the study in {alone.directory} has no --agents and trains alone."
+    said = (
+        f"The process that runs the study in {alone.directory} has no --agents and trains alone. For agents, stop it and resume "
+        "the study with --agents."
+    )
 
     def end() -> None:
         eventually(lambda: said in caplog.messages)

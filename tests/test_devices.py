@@ -67,6 +67,8 @@ def test_a_device_that_does_not_exist_is_refused_before_anything_runs(
     assert cli.main(shlex.split(words)) == 2
     there = "0,7: there is no device 7. JAX has 1 device here: 0 (cpu). Name some of these, or leave "
     assert f"devices {there}" in capsys.readouterr().err
+    assert cli.main(shlex.split(words.replace("0,7", "0,0"))) == 2
+    assert "devices 0,0: names a device twice. Name each once." in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -87,7 +89,7 @@ def test_one_that_joins_trains_on_the_devices_of_its_command_line(
 ) -> None:
     (file := tmp_path / "s.yaml").write_text("algo_and_network_config: ppo_mlp\n")
     found: list[Share] = []
-    monkeypatch.setattr("hyperlax.study.joining.lead_or_join", lambda plan, share: found.append(share) or 0)
+    monkeypatch.setattr("hyperlax.study.joining.lead_or_join", lambda plan, share, level: found.append(share) or 0)
     assert cli.main(["run-study", str(file), "--join", "--devices", "0,1"]) == 0
     assert found == [Share(("--devices", "0,1"))]
 
@@ -128,7 +130,7 @@ def test_a_gpu_that_is_not_chosen_is_not_opened(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
     made = made_up(monkeypatch, "gpu", 2)
     try:
-        assert device.local_devices([2, 0, 2]) == {0: made[0], 2: made[1]}
+        assert device.local_devices([2, 0]) == {0: made[0], 2: made[1]}
         assert jax.config.values["jax_cuda_visible_devices"] == "0,2"
         monkeypatch.setattr(device, "backend_started", lambda: True)
         assert device.local_devices([2]) == {2: made[1]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
 import shutil
 import signal
@@ -77,18 +78,28 @@ def test_the_next_process_leads_when_the_leader_is_killed(
     assert statuses == [0, 0], said
     assert said.count("The leader has ended. This process leads now.") == 1 and "Nobody leads" not in said
     assert "This agent trains for the study in" in said and "trains alone" not in said
+    assert said.count(f"Training for process {leader.pid} on ") == 2
     (alone,) = (tmp_path / "alone").iterdir()
     assert results(joined) == results(alone)
     assert len(hosts(joined)) == 12
 
 
-def test_one_that_trains_for_another_ends_on_term(file: Path, tmp_path: Path) -> None:
+def test_one_that_trains_for_another_has_the_same_options_but_those_of_its_machine_and_ends_on_term(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["run-study", str(file), "--output-root", str(tmp_path / "joined"), "--agents", "0"]
     leader = start(words, tmp_path, tmp_path / "leader.log")
     work = tmp_path / "joined" / "score" / "work"
     eventually((work / "leader.json").exists)
-    other = start([*words[:-2], "--join"], tmp_path, tmp_path / "other.log")
+    assert cli.main([*words[:-2], "--join", "--seed", "5"]) == 2
+    assert "--seed: study has 3, given 5" in capsys.readouterr().err
+    assert cli.main(words) == 2
+    said = f"is running this study. Train for it: hyperlax agent {work.parent}. Or wait for it, or stop it and resume."
+    assert said in capsys.readouterr().err
+    other = start([*words[:-2], "--join", "--quiet", "--slots", "3"], tmp_path, tmp_path / "other.log")
     eventually(lambda: list(work.glob("*.agent")))
+    (card,) = work.glob("*.agent")
+    assert json.loads(card.read_text())["slots"] == 3 and (tmp_path / "other.log").read_text() == ""
     for process in (other, leader):
         process.terminate()
         assert process.wait() == 143, (tmp_path / "other.log").read_text()

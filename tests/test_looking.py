@@ -57,11 +57,13 @@ def test_a_study_of_several_objectives_opens_too(tmp_path, capsys):
     assert "Best: Pareto front of " in shown and "peak_performance  num_parameters  learning curve" in shown
 
 
-def test_a_population_opens_with_its_lineage(tmp_path):
+def test_a_population_opens_with_its_lineage(tmp_path, capsys):
     run = Run(tmp_path)
     assert run.start() == 0
     opened = load_study(run.directory, "show")
     assert (opened.record, opened.state) == (run.records[-1], "finished")
+    assert main(["agent", str(run.directory)]) == 2
+    assert capsys.readouterr().err.endswith(f"To continue it there:\n  hyperlax pbt --resume-from {run.directory}\n")
 
 
 def test_studies_are_listed_with_how_far_they_are(case, tmp_path, capsys):

@@ -281,6 +281,9 @@ def test_every_kind_of_trial_is_in_the_study_that_is_written(tmp_path, capsys):
     assert "made-up" in page and "/hyperlax-" not in page  # of the directory where it was drawn
     assert main(["train", "--from", str(root), "--trial", "0"]) == 2
     assert "Run or resume that flow" in capsys.readouterr().err
+    assert main(["optuna-hp-search", "--resume-from", str(root)]) == 2
+    said = capsys.readouterr().err
+    assert "Run or resume that flow" in said and "sweep-hp-samples" not in said
 
 
 @pytest.mark.filterwarnings("ignore:Fixed parameter")

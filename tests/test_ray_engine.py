@@ -38,6 +38,7 @@ from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import read_csv
 from hyperlax.recipe import from_source, load
 from hyperlax.study import ray_study
+from hyperlax.study.manifest import resume_command
 from hyperlax.study.ray_study import _settle
 from hyperlax.study.study_run import MakeBackend
 from hyperlax.trial import Trial
@@ -276,14 +277,50 @@ def test_a_signal_to_the_group_of_a_leader_with_an_own_cluster_hands_everything_
         ("--agent-resources cpu=2", "--agent-resources cpu=2: is for --engine ray."),
         ("--engine ray --agent-resources cpu=0", "needs names and amounts above 0, such as cpu=2,gpu=1."),
         ("--engine ray --agent-resources gpu", "needs names and amounts above 0"),
+        ("--engine ray --agent-resources cpu=1,memory=1", "memory=1: Ray has no resource of this name."),
+        (
+            "--engine ray --agent-resources object_store_memory=100",
+            "Ray has no resource of this name. Use cpu, gpu, or",
+        ),
+        ("--engine ray --agent-resources gpu=1.5", "gpu=1.5: Ray gives a part of one GPU, or whole ones."),
+        ("--engine ray --agent-resources cpu=0.00001", "cpu=1e-05: Ray counts at least 0.0001 of a resource."),
         ("--engine ray --agents 0", "--agents 0: with --engine ray nothing would train."),
         ("--engine ray --ray-address here", "--ray-address here: is not the address of a Ray cluster."),
         ("--engine dask", "--engine"),
     ],
 )
 def test_refusals(more: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(search(recipe(tmp_path / "code"), tmp_path, more)) == 2
+    assert cli.main(search(recipe(tmp_path / "code"), tmp_path / "studies", more)) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "studies").exists()
+
+
+@needs_ray
+def test_a_cluster_that_asks_for_a_token_is_not_called_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = search(recipe(tmp_path / "code"), tmp_path, "--engine ray --ray-address 127.0.0.1:1")
+    assert cli.main(words) == 1
+    assert "If it asks for a token, run `export RAY_AUTH_MODE=token` first." in capsys.readouterr().err
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").touch()
+    assert cli.main(words) == 1
+    said = "(Connection refused). If it asks for the token in ~/.ray/auth_token, run `export RAY_AUTH_MODE=token` first. If there"
     assert said in capsys.readouterr().err
+
+
+def test_a_stopped_study_is_resumed_where_it_ran(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_on_ray(options: Any, recipe: Any, directory: Path, *more: Any) -> int:
+        print(resume_command(directory))
+        return 130
+
+    monkeypatch.setattr("hyperlax.study.ray_study.run_on_ray", run_on_ray)
+    for more, end in (("--ray-address head:1", " --ray-address head:1"), ("", "")):
+        assert cli.main(search(recipe(tmp_path / "code"), tmp_path, f"--engine ray {more}")) == 130
+        assert capsys.readouterr().out.strip().endswith(f"--resume-from {tmp_path / 'score'}{end}")
 
 
 def test_without_ray_the_extra_is_named(

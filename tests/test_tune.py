@@ -136,6 +136,15 @@ def test_a_function_without_a_file_travels_by_value_and_is_given_again(folder, c
     )
 
 
+def test_a_function_without_a_file_has_no_agents(folder):
+    pytest.importorskip("cloudpickle")
+    with pytest.raises(
+        UsageError, match="The function is in no file, so agents cannot load it. Move it to the top level"
+    ):
+        hyperlax.tune(lambda params: 1, space={"lr": RATE}, metric="a", n_trials=2, agents=1)
+    assert not (folder / "my_optuna_studies").exists()
+
+
 def test_without_cloudpickle_a_sentence_says_what_would_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(UsageError, match=r"tune\(\): lambda is not at the top level of a file.*hyperlax\[notebook\]"):
@@ -162,6 +171,7 @@ def test_without_cloudpickle_a_sentence_says_what_would_work(monkeypatch):
         ),
         (train, {"metric": None}, 'metric needs the name of what is optimized, e.g. "accuracy".'),
         (train, {"metric": "loss"}, "mode is required for a metric named loss: say whether max or min is better."),
+        (train, {"metric": "lr"}, "the hyperparameter lr has the name of a metric. Choose another for one of them."),
         (train, {"mode": "up"}, "mode needs max or min, got 'up'."),
         (train, {"metric": ["a", "b"], "mode": "max"}, "mode needs max or min for each metric, got max for a b."),
         (train, {"metric": "a b"}, "Measure('a b'): the name must be a text without spaces, commas, quotes and =, as in accuracy."),

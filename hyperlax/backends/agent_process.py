@@ -133,7 +133,10 @@ class AgentProcess:
         if not self._place.is_led():
             found = f"Nobody leads the study in {self._desk.study}. Waiting for a process that resumes it."
         elif self._place.trains_alone():
-            found = f"The process that runs the study in {self._desk.study} has no --agents and trains alone."
+            found = (
+                f"The process that runs the study in {self._desk.study} has no --agents and trains alone. For agents, stop it and "
+                "resume the study with --agents."
+            )
         if found and found == self._found and not self._has_said:
             log.info("%s", found)
             self._has_said = True

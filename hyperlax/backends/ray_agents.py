@@ -147,7 +147,12 @@ class RayAgents(StartedAgents):
         }
         if self._refusals:
             reserved["label_selector"] = {_NODE: f"!in({','.join(self._refusals)})"}
-        actor = ray.remote(AgentActor).options(**reserved, resources=others).remote()
+        try:
+            actor = ray.remote(AgentActor).options(**reserved, resources=others).remote()
+        except ValueError as error:  # about an accelerator
+            raise BackendLost(
+                f"Ray starts no agent with {in_words(self._resources)} ({in_one_line(error)})."
+            ) from error
         reference = actor.run.remote(self._main, self._desk.actor, json.dumps({**self.about, "name": name}))
         self._running[reference] = name, actor
 

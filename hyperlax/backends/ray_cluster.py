@@ -12,16 +12,19 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from hyperlax.config.ray_options import AUTO, LOCAL, check_address
-from hyperlax.errors import TERMINATED, HyperlaxError, OptionError, counted
+from hyperlax.errors import TERMINATED, HyperlaxError, OptionError, counted, in_lower
 
 log = logging.getLogger(__name__)
 
 _AS_GIVEN = {"CPU": "cpu", "GPU": "gpu"}
 """Ray's name of a resource -> that in an option."""
 _VARIABLE, _TOKENS = "RAY_ADDRESS", "RAY_AUTH_MODE"
+_TOKEN = Path("~/.ray/auth_token")
+"""Made by Ray when it first starts a cluster. It is sent to a cluster at an address only if `_TOKENS` says so."""
 _LONGEST = 300
 """Characters that are shown of an error of Ray's."""
 _REACH_SECONDS, _CONNECT_SECONDS = 3.0, 6.0
@@ -149,8 +152,13 @@ def _unreachable(address: str, why: str) -> HyperlaxError:
         )
     if address == AUTO and "any running Ray instance" in why:
         return HyperlaxError(f"This machine is not in a Ray cluster. {_START}")
-    token = "" if _TOKENS in os.environ else f" If it asks for a token, set {_TOKENS}=token."
-    return HyperlaxError(f"No Ray cluster can be used at {address} ({why}). {_START}{token}")
+    found = f"No Ray cluster can be used at {address} ({why})."
+    if _TOKENS in os.environ:
+        return HyperlaxError(f"{found} {_START}")
+    if _TOKEN.expanduser().is_file():
+        found = f"{found} If it asks for the token in {_TOKEN}, run `export {_TOKENS}=token` first."
+        return HyperlaxError(f"{found} If there is no cluster: {in_lower(_START)}")
+    return HyperlaxError(f"{found} {_START} If it asks for a token, run `export {_TOKENS}=token` first.")
 
 
 def in_one_line(error: BaseException) -> str:

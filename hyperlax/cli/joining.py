@@ -74,7 +74,8 @@ def _backend_here(options: AgentOptions, study: Path) -> MakeBackend:
 def agent(given: Given) -> int:
     """Train batches of a study until it has ended."""
     from hyperlax.config.kinds import check_foreign
-    from hyperlax.config.stored import named_directory
+    from hyperlax.config.option import shell_command
+    from hyperlax.config.stored import PBT, command_of, named_directory, read_arguments
     from hyperlax.studies import log_from, study_in
     from hyperlax.study.directory import StudyDirectory
     from hyperlax.study.leading import join
@@ -83,6 +84,10 @@ def agent(given: Given) -> int:
     options = completed(AgentOptions, given)
     log_from(options.log_level)
     directory = StudyDirectory(named_directory(options.directory, "agent"))
+    if command_of(read_arguments(directory.root, "agent")) == PBT:
+        again = shell_command(PBT, "--resume-from", directory.root)
+        problem = "holds a population, whose members train together in one place. To continue it there"
+        raise UsageError(f"agent {directory.root}: {problem}:\n  {again}")
 
     def load() -> tuple[SearchOptions | PbtOptions, Recipe]:
         found = study_in(directory.root, "agent", options.algo_and_network_config)
@@ -90,8 +95,6 @@ def agent(given: Given) -> int:
         return found
 
     study, recipe = load()
-    if isinstance(study, PbtOptions):
-        raise UsageError(f"agent {directory.root}: holds a population, whose members train together in one place.")
     if options.sbatch:
         print(_sbatch(directory.root.absolute(), is_on_gpu="(gpu)" in content_of(directory.manifest).device))
         return 0

@@ -22,7 +22,7 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from hyperlax.errors import OptionError, UsageError, did_you_mean, flag, named
+from hyperlax.errors import OptionError, UsageError, did_you_mean, flag, in_lower, named
 from hyperlax.files import PUT_BACK, expanded
 
 T = TypeVar("T")
@@ -332,7 +332,7 @@ def completed(kind: type[T], given: Given) -> T:
     """Return the options of a command, completed with defaults. Raises OptionError if a required one is missing."""
     for name, option in options_of(kind).items():
         if option.default is MISSING and name not in given:
-            raise OptionError(name, f"{{{name}}} is required. {{0}}", option.help)
+            raise OptionError(name, f"{{{name}}} is required: {{0}}", in_lower(option.help))
     return kind(**given)
 
 

@@ -21,19 +21,22 @@ def send(recipe: Recipe) -> dict[str, Any]:
 
     Raises UsageError for a function that is in no file.
     """
+    check_in_file(recipe)
     source = recipe.source
     sent = {"source": source, "space": {name: one.to_json() for name, one in recipe.space.items()}}
     if source is not None and "function" in source:
-        if source["function"] is None:
-            raise UsageError(
-                "The function is in no file, so it cannot be sent to other machines. Move it to the top level of one."
-            )
         path = Path(source["function"].rpartition(":")[0])
     elif source is None:
         path = recipe.path.resolve()
     else:
         return sent
     return {**sent, "path": str(path), "text": path.read_text(encoding="utf-8")}
+
+
+def check_in_file(recipe: Recipe) -> None:
+    """Raise UsageError for a function that only this process can call."""
+    if recipe.source is not None and "function" in recipe.source and recipe.source["function"] is None:
+        raise UsageError("The function is in no file, so agents cannot load it. Move it to the top level of one.")
 
 
 def receive(sent: Mapping[str, Any], directory: Path) -> Recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,18 @@ def speaking(speech: Speech) -> Iterator[None]:
         yield
     finally:
         _NOW.reset(token)
+
+
+@contextmanager
+def resuming_with(**options: Any) -> Iterator[None]:
+    """Have the commands of the block that resume a study give these options, too."""
+    speech = _NOW.get()
+
+    def command(name: str, own: Mapping[str, Any]) -> str:
+        return speech.command(name, {**own, **options} if "resume_from" in own else own)
+
+    with speaking(replace(speech, command=command)):
+        yield
 
 
 def spoken(option: str) -> str:

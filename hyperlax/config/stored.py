@@ -16,7 +16,7 @@ from hyperlax.config.trusted import check_source, is_own, recipe_file
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
 from hyperlax.functions import Placed, stored_place
-from hyperlax.recipe import Recipe, from_source, load, searching
+from hyperlax.recipe import Recipe, check_no_flow, from_source, load, searching
 from hyperlax.space import from_json as distribution_from_json
 
 _Options = TypeVar("_Options", bound="SearchOptions | PbtOptions")
@@ -50,6 +50,8 @@ def kind_of(arguments: Mapping[str, Any]) -> type[SearchOptions] | type[PbtOptio
 def check_command(directory: Path, command: str) -> None:
     """Raise OptionError, with the command line that continues it, for a study that another command started."""
     started = command_of(read_arguments(directory, RESUMED))
+    source = (decode(directory / MANIFEST, dict[str, Any]).get("recipe") or {}).get("source")
+    check_no_flow(source or {}, str(directory / MANIFEST))
     if command != started:
         resume = command_to(started, resume_from=directory)
         problem = "{resume_from} {0}: {1} started this study. To continue it:\n  {2}"
@@ -127,6 +129,17 @@ def load_recipe_of(
         return searching(from_source(source, str(path)), changes, str(path))
     there = named or recipe_file(kept, stored.algo_and_network_config, directory, str(path))
     return searching(load(there), changes, str(path))
+
+
+def check_named(directory: Path, stored: SearchOptions | PbtOptions, named: str | None) -> None:
+    """Raise OptionError if the user names another recipe than that of a study of the user's own."""
+    kept = decode(directory / MANIFEST, dict[str, Any]).get("recipe")
+    if named is None or not (isinstance(kept, dict) and is_own(kept)):
+        return
+    own = stored.algo_and_network_config
+    if named != own and load(named).path.resolve() != Path(kept.get("path", "")):
+        problem = "{algo_and_network_config} {0}: the study in {1} trains {2}. Leave the option out."
+        raise OptionError("algo_and_network_config", problem, named, directory, own)
 
 
 def with_recipe(directory: Path, stored: _Options, named: str | None) -> _Options:

@@ -112,10 +112,13 @@ def local_devices(chosen: Sequence[int] = ()) -> dict[int, Any]:
     A GPU that is not chosen is left alone if JAX has not started yet: when it starts, it reserves memory on all that it sees.
 
     Raises:
-      OptionError: A device does not exist.
+      OptionError: A device does not exist, or is chosen twice.
     """
+    asked = ",".join(map(str, chosen))
+    if len(set(chosen)) < len(chosen):
+        raise OptionError("devices", "{devices} {0}: names a device twice. Name each once.", asked)
     if chosen and not backend_started() and max(chosen) < len(gpus()):
-        jax.config.update("jax_cuda_visible_devices", ",".join(map(str, sorted(set(chosen)))))
+        jax.config.update("jax_cuda_visible_devices", ",".join(map(str, sorted(chosen))))
     found, visible = jax.local_devices(), jax.config.values["jax_cuda_visible_devices"]
     is_restricted = found[0].platform != "cpu" and visible != "all"
     known = dict(zip(sorted(map(int, visible.split(","))) if is_restricted else range(len(found)), found, strict=True))
@@ -123,7 +126,6 @@ def local_devices(chosen: Sequence[int] = ()) -> dict[int, Any]:
         if number not in known:
             there = ", ".join(f"{number} ({device.device_kind})" for number, device in known.items())
             problem = "{devices} {0}: there is no device {1}. JAX has {2} here: {3}. Name some of these, or leave {devices} out."
-            asked = ",".join(map(str, chosen))
             raise OptionError("devices", problem, asked, number, counted(len(known), "device"), there)
     return {number: known[number] for number in chosen} or known
 

@@ -30,13 +30,16 @@ class _Study(Protocol):
     def run(self) -> int: ...
 
 
-def lead_or_join(plan: Callable[[bool], _Study], share: Share) -> int:
+def lead_or_join(plan: Callable[[bool], _Study], share: Share, level: str) -> int:
     """Lead the study that `plan` returns, or train for the process that leads it until that ends. Returns the exit status.
 
-    plan: has whether this process has trained for a leader that has ended. Raises UsageError, maybe from a StudyRunning, while
-    another process holds the study. share: of the agent that trains for another process.
+    Args:
+      plan: Has whether this process has trained for a leader that has ended. While another process holds the study, it raises
+        UsageError, maybe from a StudyRunning, which it does not before it has compared its options with those on disk.
+      share: Of the agent that trains for another process.
+      level: The lowest level of messages that this agent prints.
     """
-    takes_over = False
+    takes_over = is_compared = False
     while True:
         try:
             study = plan(takes_over)
@@ -44,34 +47,43 @@ def lead_or_join(plan: Callable[[bool], _Study], share: Share) -> int:
             running = error if isinstance(error, StudyRunning) else error.__cause__
             if not isinstance(running, StudyRunning):
                 raise
-            root = running.root
         else:
-            root = study.directory
             try:
                 return study.run()
             except UsageError:
-                if holder_of(root) is None:
+                if holder_of(study.directory) is None:
                     raise
-        status = _train_for_leader(root, share)
-        if status is not None:
+            continue
+        stop = StopRequest()
+        if not is_compared:
+            is_compared = _has_begun(running.root, stop)
+        elif (status := _train_for_leader(running.root, share, level, stop)) is not None:
             return status
-        takes_over = True
+        else:
+            takes_over = True
+        if stop.is_set():
+            return stop.exit_status
 
 
-def _train_for_leader(root: Path, share: Share) -> int | None:
+def _has_begun(root: Path, stop: StopRequest) -> bool:
+    """Wait until the leader has written the study's options. Return False if it has ended before, or a stop is requested."""
+    with stopping_on_signals(stop):
+        while not (root / MANIFEST).exists():
+            if stop.is_set() or holder_of(root) is None:
+                return False
+            time.sleep(_LOOK_SECONDS)
+    return True
+
+
+def _train_for_leader(root: Path, share: Share, level: str, stop: StopRequest) -> int | None:
     """Train until the study has ended, and return the exit status; None as soon as nobody leads the study.
 
     Raises HyperlaxError if the study was moved or removed: that makes its lock disappear, too.
     """
-    stop = StopRequest()
     with stopping_on_signals(stop):
-        while not (root / MANIFEST).exists():
-            if stop.is_set() or holder_of(root) is None:
-                return stop.exit_status if stop.is_set() else None
-            time.sleep(_LOOK_SECONDS)
         log.info("Training for %s, which runs the study in %s.", holder_of(root) or "another process", root)
         place = _place(root)
-        child = start_agent(root, "INFO", share)
+        child = start_agent(root, level, share)
         is_led = _wait(child, stop, root)
     how = child.wait()
     if stop.is_set():

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from hyperlax.backends.child import beginning, has_died
+from hyperlax.config.option import shell_command
+from hyperlax.config.stored import read_arguments
 from hyperlax.errors import UsageError
 from hyperlax.files import TO_READ, TO_WRITE, naming, open_regular, staying
 from hyperlax.leases import Leases
@@ -279,9 +281,13 @@ class StudyRunning(UsageError):
 
     def __init__(self, root: Path, holder: str):
         self.root = root
-        super().__init__(
-            f"{root}: {holder or 'another process'} is running this study. Wait for it, or stop it and resume."
-        )
+        has_agents = False
+        with suppress(UsageError):
+            arguments = read_arguments(root, "")
+            has_agents = arguments.get("agents", "none") != "none" and arguments.get("engine") == "local"
+        advice = f"Train for it: {shell_command('agent', root)}. Or wait" if has_agents else "Wait"
+        problem = f"{root}: {holder or 'another process'} is running this study."
+        super().__init__(f"{problem} {advice} for it, or stop it and resume.")
 
 
 def _may_live(text: str) -> bool:

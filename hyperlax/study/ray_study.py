@@ -20,7 +20,7 @@ from hyperlax.backends.ray_cluster import connected, room_for
 from hyperlax.backends.ray_desk import AgentDesk
 from hyperlax.backends.work import Work
 from hyperlax.config.options import SearchOptions
-from hyperlax.config.ray_options import parse_resources
+from hyperlax.config.ray_options import check_amounts, parse_resources
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.machine import leave_gpu_memory, memory_share
@@ -137,6 +137,7 @@ def _resources(given: str | None, recipe: Recipe) -> dict[str, float]:
     """Return what an agent reserves, by Ray's names."""
     task = recipe.task
     amounts = parse_resources(given) or ({"cpu": task.cores, **task.resources} if task else {"cpu": 1})
+    check_amounts(amounts)
     return {{"cpu": "CPU", "gpu": "GPU"}.get(name, name): float(amount) for name, amount in amounts.items()}
 
 

@@ -26,8 +26,9 @@ LR = "algorithm.hyperparam.actor_lr"
 class Processes:
     """Trains each trial in a worker process: its return is the logarithm of its learning rate."""
 
-    device, lanes, slots, preparing = "two processes", 1, 2, 0
+    device, lanes, slots, room, preparing = "two processes", 1, 2, 2, 0
     packing: Mapping[str, Any] = {}
+    restored: Mapping[int, int] = {}
 
     def __init__(self, config: EngineConfig, checkpoints: Any):
         self._config = config
@@ -37,9 +38,6 @@ class Processes:
     @property
     def occupied(self) -> int:
         return len(self._running)
-
-    def capacity(self) -> int:
-        return self.slots - self.occupied
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         return Plan(tuple((trial,) for trial in trials), 1, 1, None)

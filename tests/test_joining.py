@@ -147,4 +147,4 @@ def test_a_study_that_is_gone_is_not_led(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("hyperlax.study.joining.start_agent", lambda *_: Trains(move))
     monkeypatch.setattr("hyperlax.study.joining.holder_of", lambda root: None)
     with pytest.raises(HyperlaxError, match=f"^{root}: the study was moved or removed.$"):
-        lead_or_join(plan, Share())
+        lead_or_join(plan, Share(), "INFO")

@@ -95,6 +95,7 @@ def agent(given: Given) -> int:
         return found
 
     study, recipe = load()
+    assert isinstance(study, SearchOptions)
     if options.sbatch:
         print(_sbatch(directory.root.absolute(), is_on_gpu="(gpu)" in content_of(directory.manifest).device))
         return 0

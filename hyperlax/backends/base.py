@@ -144,12 +144,12 @@ class Backend(Protocol):
     @property
     def room(self) -> int:
         """Closed batches that may enter: as many as there are slots, or more where some wait for an agent."""
-        ...
+        return self.slots
 
     @property
     def restored(self) -> Mapping[int, int]:
         """Segments that trials of closed batches had done when they were saved, by number, while they continue from there."""
-        ...
+        return {}
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Partition trials into hparam batches, the saved ones first, and predict their costs. No trial enters yet."""

@@ -104,16 +104,6 @@ class LanesBackend(Backend, ABC):
         return sum(len(lanes.numbers) for lanes in tuple(self._used))
 
     @property
-    def room(self) -> int:
-        """As many closed batches as there are slots."""
-        return self.slots
-
-    @property
-    def restored(self) -> Mapping[int, int]:
-        """No trials, unless batches are closed."""
-        return {}
-
-    @property
     def preparing(self) -> int:
         """Lanes that hold a trial whose program is still being compiled."""
         sessions = [(lanes, lanes.session) for lanes in tuple(self._used)]

@@ -112,7 +112,7 @@ class Work:
 
     @_patient
     def items(self) -> list[Item]:
-        """Return all batches and news, in order; none if there is no directory. What is not a file is named once."""
+        """Return all batches and news, in order; none if there is no directory. Warn once of each that is not a file."""
         found = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperlax.algorithms import normalizer, policies, replay
+from hyperlax.algorithms import normalizer, policies, ppo, replay
 from hyperlax.algorithms.lane import remaining
 from hyperlax.algorithms.optimizer import Adam, track
 from hyperlax.algorithms.replay import Transition
@@ -104,6 +104,28 @@ def test_categorical_log_probability_and_entropy_are_those_of_the_softmax() -> N
         policies.categorical_log_prob(jnp.asarray(logits), jnp.asarray(action)), np.log(p[np.arange(B), action]), 1e-4
     )
     close(policies.categorical_entropy(jnp.asarray(logits)), [-sum(q * math.log(q) for q in row) for row in p], 1e-4)
+
+
+def test_the_value_chosen_by_an_action_and_its_gradient_are_those_of_indexing() -> None:
+    values, action = jnp.asarray(normals(0, B, ACTIONS)), jnp.arange(B) % ACTIONS
+    close(policies.chosen(values, action), values[jnp.arange(B), action])
+    gradient = jax.grad(lambda x: jnp.sum(jnp.sin(policies.chosen(x, action))))(values)
+    close(gradient, jax.grad(lambda x: jnp.sum(jnp.sin(x[jnp.arange(B), action])))(values))
+    assert policies.chosen(jnp.asarray([[-jnp.inf, 2.0]]), jnp.asarray([1]))[0] == 2.0
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 1000, 2**16 + 1])
+def test_shuffling_gives_every_number_once(n: int) -> None:
+    order = np.asarray(ppo.shuffled(jax.random.key(0), n))
+    assert order.dtype == np.int32
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+
+
+def test_all_orders_are_equally_likely() -> None:
+    orders = jax.vmap(lambda key: ppo.shuffled(key, 4))(jax.random.split(jax.random.key(1), 24_000))
+    counts = np.unique(np.asarray(orders), axis=0, return_counts=True)[1]
+    assert len(counts) == math.factorial(4)
+    assert np.sum((counts - 1000.0) ** 2 / 1000.0) < 49.7  # chi square with 23 degrees of freedom, p = 0.001
 
 
 @pytest.mark.parametrize(("steps", "left"), [(0, 1.0), (250, 0.75), (1000, 0.0), (1400, 0.0)])

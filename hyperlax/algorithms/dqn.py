@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hyperlax.algorithms import normalizer, off_policy, replay
+from hyperlax.algorithms import normalizer, off_policy, policies, replay
 from hyperlax.algorithms.evaluation import Evaluation, evaluate
 from hyperlax.algorithms.lane import Lane, PolicyParams, remaining
 from hyperlax.algorithms.normalizer import ObservationStatistics
@@ -58,7 +58,7 @@ def td_target(
     reward, continues [B]; next_*_q [B, A]. (Mnih et al.: the loss of eq. 1 of Methods; van Hasselt et al.: eq. 4.)
     """
     best = jnp.where(double, jnp.argmax(next_online_q, axis=-1), jnp.argmax(next_target_q, axis=-1))
-    return reward + gamma * continues * jnp.take_along_axis(next_target_q, best[:, None], axis=-1)[:, 0]
+    return reward + gamma * continues * policies.chosen(next_target_q, best)
 
 
 def huber(error: Array, delta: Array) -> Array:
@@ -186,8 +186,8 @@ def _td_loss(
         lane.hyperparam.use_double_q,
     )
     values = q_values(shape, q, statistics, lane, batch.observation)
-    chosen = jnp.take_along_axis(values, batch.action.astype(jnp.int32), axis=-1)[:, 0]
-    loss = huber(jax.lax.stop_gradient(goal) - chosen, lane.hyperparam.huber_loss_parameter)
+    value = policies.chosen(values, batch.action[:, 0].astype(jnp.int32))
+    loss = huber(jax.lax.stop_gradient(goal) - value, lane.hyperparam.huber_loss_parameter)
     return off_policy.batch_mean(loss, lane.hyperparam.total_batch_size)
 
 

@@ -39,7 +39,8 @@ def evaluate(
       episodes: Number of episodes.
       trained: Parameters to check for nan and inf.
     """
-    reset_key, play_key = jax.random.split(key)
+    reset_key, act_key, step_key = jax.random.split(key, 3)
+    step_keys = jax.random.split(step_key, episodes)
     state, observation = jax.vmap(environment.reset)(jax.random.split(reset_key, episodes))
 
     def playing(carry: tuple) -> Array:
@@ -48,9 +49,9 @@ def evaluate(
 
     def play(carry: tuple) -> tuple:
         time, state, observation, alive, total, length = carry
-        act_key, step_key = jax.random.split(jax.random.fold_in(play_key, time))
-        action = act(observation, act_key)
-        state, step = jax.vmap(environment.step)(jax.random.split(step_key, episodes), state, action)
+        action = act(observation, jax.random.fold_in(act_key, time))
+        keys = jax.vmap(jax.random.fold_in, (0, None))(step_keys, time)
+        state, step = jax.vmap(environment.step)(keys, state, action)
         total = total + jnp.where(alive, step.reward, 0.0)
         length = length + alive
         alive = alive & ~(step.terminated | step.truncated)

@@ -13,9 +13,15 @@ from hyperlax.envs import Continuous
 _LOG_2PI = 1.8378770664093453
 
 
+def chosen(values: Array, action: Array) -> Array:
+    """Return the actions' own values: float32[..., actions], int32[...] -> float32[...]. Its gradient needs no scatter."""
+    mine = action[..., None] == jnp.arange(values.shape[-1])
+    return jnp.sum(jnp.where(mine, values, 0.0), axis=-1)
+
+
 def categorical_log_prob(logits: Array, action: Array) -> Array:
     """Return log p(action): logits float32[..., actions], action int32[...] -> float32[...]."""
-    return jnp.take_along_axis(jax.nn.log_softmax(logits), action[..., None], axis=-1)[..., 0]
+    return chosen(jax.nn.log_softmax(logits), action)
 
 
 def categorical_entropy(logits: Array) -> Array:

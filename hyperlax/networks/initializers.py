@@ -7,66 +7,92 @@ Each row is sampled from its own key, so that a wider layer begins with the samp
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
-class Initializer(Protocol):
-    """A function that samples float32[rows, columns], zero outside the live corner."""
+@dataclass(frozen=True)
+class Initializer:
+    """Initial weights, float32[rows, columns], zero outside the live corner.
 
-    def __call__(
-        self, key: Array, rows: int, columns: int, live_rows: Array | int, live_columns: Array | int
-    ) -> Array: ...
+    sample: (key, columns) -> a row of random numbers. shape: (rows of them, live rows, live columns) -> weights.
+    """
+
+    sample: Callable[[Array, int], Array]
+    shape: Callable[[Array, Array | int, Array | int], Array]
+
+    def __call__(self, key: Array, rows: int, columns: int, live_rows: Array | int, live_columns: Array | int) -> Array:
+        return self.shape(samples(self.sample, key[None], [(rows, columns)])[0], live_rows, live_columns)
 
 
-def _rows_of(draw, key: Array, rows: int) -> Array:
-    return jax.vmap(lambda row: draw(jax.random.fold_in(key, row)))(jnp.arange(rows))
+def samples(sample: Callable[[Array, int], Array], keys: Array, layers: Sequence[tuple[int, int]]) -> list[Array]:
+    """Return random numbers for layers of these rows and columns, float32[rows, columns] each. keys [layers].
+
+    One computation draws all of them: compiling one for each layer takes several times as long.
+    """
+    heights = [rows for rows, _ in layers]
+    layer = np.repeat(np.arange(len(layers)), heights)
+    row = np.concatenate([np.arange(rows) for rows in heights])
+    widest = max(columns for _, columns in layers)
+    drawn = jax.vmap(lambda key, row: sample(jax.random.fold_in(key, row), widest))(keys[layer], row)
+    drawn = jax.lax.optimization_barrier(drawn)  # else XLA computes them again in everything that uses a part of them
+    ends = np.cumsum(heights)
+    return [drawn[end - rows : end, :columns] for end, (rows, columns) in zip(ends, layers, strict=True)]
 
 
-def _live(rows: int, columns: int, live_rows: Array | int, live_columns: Array | int) -> Array:
-    return (jnp.arange(rows)[:, None] < live_rows) & (jnp.arange(columns)[None, :] < live_columns)
+def _only_live(weights: Array, live_rows: Array | int, live_columns: Array | int) -> Array:
+    rows, columns = weights.shape
+    live = (jnp.arange(rows)[:, None] < live_rows) & (jnp.arange(columns)[None, :] < live_columns)
+    return jnp.where(live, weights, 0.0)
+
+
+def _normal(key: Array, columns: int) -> Array:
+    return jax.random.normal(key, (columns,))
+
+
+def _cut_normal(key: Array, columns: int) -> Array:
+    return jax.random.truncated_normal(key, -2.0, 2.0, (columns,))
 
 
 def lecun_normal() -> Initializer:
     """Return an initializer: normal of variance 1/live_rows, cut at two standard deviations (LeCun et al., 1998; as in flax)."""
     cut_std = 0.87962566103423978
 
-    def init(key: Array, rows: int, columns: int, live_rows: Array | int, live_columns: Array | int) -> Array:
-        draws = _rows_of(lambda k: jax.random.truncated_normal(k, -2.0, 2.0, (columns,)), key, rows)
+    def shape(samples: Array, live_rows: Array | int, live_columns: Array | int) -> Array:
         scale = jax.lax.rsqrt(jnp.maximum(live_rows, 1).astype(jnp.float32)) / cut_std
-        return jnp.where(_live(rows, columns, live_rows, live_columns), draws * scale, 0.0)
+        return _only_live(samples * scale, live_rows, live_columns)
 
-    return init
+    return Initializer(_cut_normal, shape)
 
 
 def orthogonal(gain: float) -> Initializer:
     """Return an initializer: a random matrix of orthonormal columns if tall, else rows, times `gain` (Saxe et al., 2014)."""
 
-    def init(key: Array, rows: int, columns: int, live_rows: Array | int, live_columns: Array | int) -> Array:
-        draws = _rows_of(lambda k: jax.random.normal(k, (columns,)), key, rows)
-        draws = jnp.where(_live(rows, columns, live_rows, live_columns), draws, 0.0)
-        tall = _as_tall(draws, live_rows >= live_columns)
-        q = orthonormal_columns(tall)
-        return gain * _from_tall(q, rows, columns, live_rows >= live_columns)
+    def shape(samples: Array, live_rows: Array | int, live_columns: Array | int) -> Array:
+        is_tall = live_rows >= live_columns
+        q = orthonormal_columns(_as_tall(_only_live(samples, live_rows, live_columns), is_tall))
+        return gain * _from_tall(q, *samples.shape, is_tall)
 
-    return init
+    return Initializer(_normal, shape)
 
 
 def _as_tall(matrix: Array, is_tall: Array | bool) -> Array:
     """Return the live block or its transpose, whichever has at most as many columns as rows: `[max(shape), min(shape)]`."""
-    rows, columns = matrix.shape
-    long, short = max(rows, columns), min(rows, columns)
-    embed = jnp.zeros((long, short), matrix.dtype)
-    straight = embed.at[:rows, :].set(matrix[:, :short])
-    crossed = embed.at[:columns, :].set(matrix.T[:, :short])
-    return jnp.where(is_tall, straight, crossed)
+    long, short = max(matrix.shape), min(matrix.shape)
+
+    def embedded(x: Array) -> Array:
+        return jnp.pad(x[:, :short], ((0, long - x.shape[0]), (0, 0)))
+
+    return jnp.where(is_tall, embedded(matrix), embedded(matrix.T))
 
 
 def _from_tall(q: Array, rows: int, columns: int, is_tall: Array | bool) -> Array:
-    padded = jnp.zeros((max(rows, columns),) * 2, q.dtype).at[:, : q.shape[1]].set(q)
+    padded = jnp.pad(q, ((0, 0), (0, q.shape[0] - q.shape[1])))
     return jnp.where(is_tall, padded, padded.T)[:rows, :columns]
 
 
@@ -82,8 +108,8 @@ def orthonormal_columns(matrix: Array) -> Array:
         v = jax.lax.dynamic_slice_in_dim(matrix, column, 1, axis=1)[:, 0]
         for _ in range(2):
             v = v - q @ (v @ q)
-        norm = jnp.linalg.norm(v)
-        v = jnp.where(norm > 0, v / jnp.where(norm > 0, norm, 1.0), 0.0)
+        square = jnp.sum(v**2)
+        v = v * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
         return jax.lax.dynamic_update_slice_in_dim(q, v[:, None], column, axis=1)
 
     return jax.lax.fori_loop(0, matrix.shape[1], turn, jnp.zeros_like(matrix))

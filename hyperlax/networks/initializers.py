@@ -63,9 +63,9 @@ def lecun_normal() -> Initializer:
     """Return an initializer: normal of variance 1/live_rows, cut at two standard deviations (LeCun et al., 1998; as in flax)."""
     cut_std = 0.87962566103423978
 
-    def shape(samples: Array, live_rows: Array | int, live_columns: Array | int) -> Array:
+    def shape(drawn: Array, live_rows: Array | int, live_columns: Array | int) -> Array:
         scale = jax.lax.rsqrt(jnp.maximum(live_rows, 1).astype(jnp.float32)) / cut_std
-        return _only_live(samples * scale, live_rows, live_columns)
+        return _only_live(drawn * scale, live_rows, live_columns)
 
     return Initializer(_cut_normal, shape)
 
@@ -73,10 +73,11 @@ def lecun_normal() -> Initializer:
 def orthogonal(gain: float) -> Initializer:
     """Return an initializer: a random matrix of orthonormal columns if tall, else rows, times `gain` (Saxe et al., 2014)."""
 
-    def shape(samples: Array, live_rows: Array | int, live_columns: Array | int) -> Array:
+    def shape(drawn: Array, live_rows: Array | int, live_columns: Array | int) -> Array:
+        rows, columns = drawn.shape
         is_tall = live_rows >= live_columns
-        q = orthonormal_columns(_as_tall(_only_live(samples, live_rows, live_columns), is_tall))
-        return gain * _from_tall(q, *samples.shape, is_tall)
+        q = orthonormal_columns(_as_tall(_only_live(drawn, live_rows, live_columns), is_tall))
+        return gain * _from_tall(q, rows, columns, is_tall)
 
     return Initializer(_normal, shape)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.backends.lanes import LanesBackend
-from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import Preparation, Program
+from hyperlax.engine.keys import training_keys
+from hyperlax.engine.lanes import Preparation, Program, of_lane
 from hyperlax.trial import SegmentResult, Trial
 
 
@@ -61,8 +61,7 @@ class Training:
 
     def prepare(self) -> Preparation:
         """Compile all verbs, and return the cost."""
-        keys = self.program.place(evaluation_keys(0, self.program.seeds))
-        return self.program.prepare(self.keys, self.hypers, keys)
+        return self.program.prepare(of_lane(self.hypers, 0))
 
     def advance(self, iterations: int) -> dict[str, float]:
         """Train, and return the seconds of wall time and of this process's CPU time."""

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import NoRoom, Preparation, Program
+from hyperlax.engine.lanes import NoRoom, Preparation, Program, of_lane
 from hyperlax.engine.packing import batches_of, makespan
 from hyperlax.engine.segments import Segments
 from hyperlax.errors import UsageError
@@ -143,19 +143,19 @@ def test_the_state_that_goes_into_a_verb_is_donated_and_what_is_shared_is_not() 
 
 def test_each_verb_is_compiled_once_and_its_memory_is_known() -> None:
     own = Program(Descent(), LANES, SEEDS, jax.local_devices()[0])
-    arguments = (keys(0, 1, 2), hypers(RATES), evaluation_keys(SEED, SEEDS))
-    made = own.prepare(*arguments)
+    lane = of_lane(hypers(RATES), 0)
+    made = own.prepare(lane)
     assert sorted(c.verb for c in made.compilations) == ["evaluate", "start", "train"]
     assert made.seconds > max(c.seconds for c in made.compilations)
-    assert own.prepare(*arguments) == (0.0, [])
+    assert own.prepare(lane) == (0.0, [])
     assert own.memory_bytes() >= LANES * SEEDS * 3 * 4
     assert all(c.seconds > 0 for c in own.compilations)
 
 
 def test_a_program_that_needs_more_memory_than_is_free_refuses_to_start_unless_it_has_one_lane() -> None:
-    arguments = (keys(0, 1, 2), hypers(RATES), evaluation_keys(SEED, SEEDS))
+    lane = of_lane(hypers(RATES), 0)
     free = Program(Descent(), LANES, SEEDS, jax.local_devices()[0])
-    free.prepare(*arguments)
+    free.prepare(lane)
     asked = []
 
     def room(device: Any) -> int:
@@ -165,11 +165,11 @@ def test_a_program_that_needs_more_memory_than_is_free_refuses_to_start_unless_i
     tight = Program(Descent(), LANES, SEEDS, jax.local_devices()[0], room)
     for _ in range(2):
         with pytest.raises(NoRoom) as refused:
-            tight.prepare(*arguments)
+            tight.prepare(lane)
         assert refused.value.lanes == 1
     assert asked == [jax.local_devices()[0]]
     one = Program(Descent(), 1, SEEDS, jax.local_devices()[0], lambda device: 0)
-    one.prepare(keys(0), hypers(RATES[:1]), arguments[2])
+    one.prepare(lane)
     assert one.is_ready
 
 

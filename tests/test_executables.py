@@ -27,7 +27,7 @@ from hyperlax.engine import executables as module
 from hyperlax.engine.device import identity
 from hyperlax.engine.executables import Executables, open_executables
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import Preparation, Program
+from hyperlax.engine.lanes import Preparation, Program, of_lane
 from hyperlax.envs.conformance import check as check_environment
 from hyperlax.errors import UsageError
 from tests import toy
@@ -58,8 +58,8 @@ trial = toy.trial(0) if is_toy else Trial(0, BASES[sys.argv[2]])
 kept = open_executables(Path(sys.argv[1]) / "executables", identity())
 program = Program(load.program(trial), 1, 2, device, refills=True, executables=kept)
 hypers, keys = stacked(program, [load.lane(trial)]), training_keys(7, [3], 2)
-program.load(load.lane(trial))
-made = program.prepare(keys, hypers, evaluation_keys(7, 2))
+program.begin(load.lane(trial), is_sure=False)
+made = program.prepare(load.lane(trial))
 lanes = program.train(program.start(keys, hypers), hypers, 0, 3)
 lanes = program.restore(program.save(lanes))
 lanes = program.branch(lanes, jnp.asarray([0]), keys)
@@ -98,6 +98,7 @@ def test_a_second_process_loads_every_verb_untraced_and_gets_the_same_bits(tmp_p
 
 
 ARGUMENTS = (training_keys(toy.SEED, [0, 1], 1), toy.hypers([0.1, 0.3]), evaluation_keys(toy.SEED, 1))
+LANE = of_lane(ARGUMENTS[1], 0)
 
 
 def descent(kept: Executables | None, dimensions: int = 3, **more: Any) -> Program:
@@ -106,7 +107,7 @@ def descent(kept: Executables | None, dimensions: int = 3, **more: Any) -> Progr
 
 def prepared(kept: Executables | None, **more: Any) -> tuple[Program, Preparation]:
     program = descent(kept, **more)
-    return program, program.prepare(*ARGUMENTS)
+    return program, program.prepare(LANE)
 
 
 def result(program: Program) -> Any:
@@ -130,21 +131,33 @@ def test_a_program_that_is_kept_is_not_compiled(kept: Executables) -> None:
     program, made = prepared(kept)
     assert made.cached and sorted(c.verb for c in made.compilations) == ["evaluate", "start", "train"]
     assert made.seconds > 0
-    assert program.prepare(*ARGUMENTS) == (0.0, [])
+    assert program.prepare(LANE) == (0.0, [])
     plain, _ = prepared(None)
     assert program.code() == plain.code()
     assert program.memory_bytes() == plain.memory_bytes()
     assert same_bits(result(program), result(plain))
 
 
+def test_only_a_program_that_is_sure_to_be_used_is_compiled_early(tmp_path: Path) -> None:
+    empty = open_executables(tmp_path / "executables", identity())
+    for is_sure in (False, True):
+        program = descent(empty)
+        program.begin(LANE, is_sure)
+        assert program.is_ready == is_sure
+    made = program.prepare(LANE)
+    assert not made.cached and len(made.compilations) == 3
+    assert program.prepare(LANE) == (0.0, [])
+    assert program.code() == prepared(None)[0].code()
+
+
 def test_loading_early_is_reported_by_the_first_preparation_and_does_not_skip_the_memory_check(
     kept: Executables,
 ) -> None:
     program = descent(kept, room=lambda device: 10)
-    program.load({"rate": np.float32(1), "spread": np.float32(1)})
+    program.begin({"rate": np.float32(1), "spread": np.float32(1)}, is_sure=False)
     assert program.is_ready
     with pytest.raises(MemoryError) as refused:
-        program.prepare(*ARGUMENTS)
+        program.prepare(LANE)
     assert refused.value.preparation.cached and len(refused.value.preparation.compilations) == 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -250,7 +263,7 @@ class Hoarding(toy.Descent):
 def test_verbs_that_differ_only_in_what_they_do_not_read_are_told_apart(kept: Executables) -> None:
     for buffer in (2, 4):
         program = Program(Hoarding(buffer=buffer), 2, 1, jax.local_devices()[0], executables=kept)
-        assert not program.prepare(*ARGUMENTS).cached
+        assert not program.prepare(LANE).cached
         lanes = program.start(*ARGUMENTS[:2])
         assert np.isfinite(program.evaluate(lanes, ARGUMENTS[1], ARGUMENTS[2]).mean).all()
 
@@ -290,7 +303,7 @@ def test_whatever_decides_a_program_is_in_its_name(
         assert kept.key(_device(**names)) == kept.key(device)
         assert kept.key(_device(**{**names, part.rpartition(".")[2]: "another"})) != kept.key(device)
         return
-    program.load(lane)
+    program.begin(lane, is_sure=False)
     assert not program.is_ready
 
 
@@ -313,12 +326,12 @@ def test_files_that_were_not_used_for_long_and_those_beyond_the_size_are_removed
     _, made = prepared(opened)
     assert made.cached, "a file that is used is not old"
     os.utime(old, (0, 0))
-    descent(opened, dimensions=2).prepare(*ARGUMENTS)
+    descent(opened, dimensions=2).prepare(LANE)
     assert not old.exists()
     assert not left.exists() and being_written.exists()
     assert all(path.exists() for path in opened.directory.iterdir()), "no link points to nothing"
     monkeypatch.setattr(module, "_MOST_BYTES", 1)
-    descent(opened, dimensions=4).prepare(*ARGUMENTS)
+    descent(opened, dimensions=4).prepare(LANE)
     assert files(opened) == []
 
 

@@ -32,13 +32,10 @@ def pooled(
     lanes: int,
     slots: int = 1,
     seeds: int = 2,
-    trial_seeds: int | None = None,
     saves: CheckpointManager | None = None,
 ) -> OpenLanes:
     registry, devices = Programs(lanes, seeds, refills=True), jax.local_devices()[:1] * slots
-    return OpenLanes(
-        task, registry, seed=toy.SEED, slot_devices=devices, trial_seeds=trial_seeds or seeds, checkpoints=saves
-    )
+    return OpenLanes(task, registry, seed=toy.SEED, slot_devices=devices, checkpoints=saves)
 
 
 def finish(pools: OpenLanes, trials: Sequence[Trial]) -> dict[int, SegmentResult]:
@@ -186,7 +183,7 @@ def test_repetitions_one_after_another_train_the_seeds_of_a_trial() -> None:
     together.enter([toy.trial(5)])
     ((whole, *_),) = (together.advance()[0] for _ in range(1))
     for seed in range(3):
-        alone = pooled(toy.Descents(UNEVEN), 1, seeds=1, trial_seeds=3)
+        alone = pooled(toy.Descents(UNEVEN), 1, seeds=1)
         alone.enter([toy.trial(5)], repetition=seed)
         ((advance, *_),) = (alone.advance()[0] for _ in range(1))
         assert advance.repetition == seed

@@ -14,13 +14,12 @@ import pytest
 from benchmarks.training import train_batches
 from hyperlax.algorithms.evaluation import evaluate
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import Compilation, NoRoom, Preparation, Program
+from hyperlax.engine.lanes import Compilation, NoRoom, Preparation, Program, of_lane
 from hyperlax.engine.session import LaneSession
 from hyperlax.envs import Discrete, Environment, Step
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.trial import Outcome
-from tests.toy import RUN_LENGTH, SEED, Descent, backend, batch, batch_result, hypers, run, same_curves, trial
+from tests.toy import RUN_LENGTH, Descent, backend, batch, batch_result, hypers, run, same_curves, trial
 
 RATES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 STEPS = [0, 6, 12, 20]
@@ -247,8 +246,7 @@ def test_a_study_that_goes_on_gives_its_programs_the_lanes_they_had_whatever_is_
 def program_bytes(lanes: int) -> int:
     """The need of the toy's program of 1,000 dimensions, its lanes side by side."""
     program = Program(Descent(1000), lanes, 2, jax.local_devices()[0], sequential=False)
-    numbers = hypers([0.1] * lanes)
-    program.prepare(training_keys(SEED, range(lanes), 2), numbers, evaluation_keys(SEED, 2))
+    program.prepare(of_lane(hypers([0.1]), 0))
     return program.memory_bytes()
 
 

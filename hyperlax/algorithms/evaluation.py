@@ -25,8 +25,8 @@ class Evaluation(NamedTuple):
 
 def _all_finite(tree: Any) -> Array:
     """Return bool[]: whether every number in the tree's floating-point leaves is finite."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.isfinite(jnp.concatenate(leaves)))
 
 
 def evaluate(
@@ -39,9 +39,9 @@ def evaluate(
       episodes: Number of episodes.
       trained: Parameters to check for nan and inf.
     """
-    reset_key, act_key, step_key = jax.random.split(key, 3)
-    step_keys = jax.random.split(step_key, episodes)
-    state, observation = jax.vmap(environment.reset)(jax.random.split(reset_key, episodes))
+    keys = jax.random.split(key, 2 * episodes + 1)
+    reset_keys, step_keys, act_key = keys[:episodes], keys[episodes:-1], keys[-1]
+    state, observation = jax.vmap(environment.reset)(reset_keys)
 
     def playing(carry: tuple) -> Array:
         time, _, _, alive, _, _ = carry
@@ -50,8 +50,8 @@ def evaluate(
     def play(carry: tuple) -> tuple:
         time, state, observation, alive, total, length = carry
         action = act(observation, jax.random.fold_in(act_key, time))
-        keys = jax.vmap(jax.random.fold_in, (0, None))(step_keys, time)
-        state, step = jax.vmap(environment.step)(keys, state, action)
+        now = jax.vmap(jax.random.fold_in, (0, None))(step_keys, time)
+        state, step = jax.vmap(environment.step)(now, state, action)
         total = total + jnp.where(alive, step.reward, 0.0)
         length = length + alive
         alive = alive & ~(step.terminated | step.truncated)

@@ -95,8 +95,8 @@ def iterate(
       learn: (state, repeat) -> learner. It sees the state as of this iteration. `repeat(update, learner)` makes the updates, each
         (learner, key) -> learner.
     """
-    key, collect_key, update_key = jax.random.split(state.key, 3)
-    state, transitions = _collect(shape, state, collect_key, draw, choose)
+    key, draw_key, step_key, update_key = jax.random.split(state.key, 4)
+    state, transitions = _collect(shape, state, draw_key, step_key, draw, choose)
     rows = replay.pack(transitions)
     state = state._replace(
         key=key,
@@ -117,10 +117,14 @@ def iterate(
 
 
 def _collect(
-    shape: _OffPolicyShape, state: State, key: Array, draw: Callable[[Array, tuple[int, int]], Any], choose: Choose
+    shape: _OffPolicyShape,
+    state: State,
+    draw_key: Array,
+    step_key: Array,
+    draw: Callable[[Array, tuple[int, int]], Any],
+    choose: Choose,
 ) -> tuple[State, Transition]:
     """Return the state after the rollout, and its transitions [T * E, ...], oldest first."""
-    draw_key, step_key = jax.random.split(key)
     extent = (shape.rollout_length, shape.total_num_envs)
     number = state.steps // shape.total_num_envs + jnp.arange(shape.rollout_length)
 

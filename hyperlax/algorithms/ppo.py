@@ -210,8 +210,8 @@ class Shape:
 
     def step(self, state: State, lane: Lane, iteration: Array) -> State:
         """Run one iteration: collect a rollout, estimate advantages, descend over it for some epochs."""
-        key, collect_key, update_key = jax.random.split(state.key, 3)
-        state, rollout = collect(self, state, lane, collect_key)
+        key, noise_key, step_key, update_key = jax.random.split(state.key, 4)
+        state, rollout = collect(self, state, lane, noise_key, step_key)
         samples = estimate(self, state, lane, rollout)
         seen = rollout.observation.reshape(-1, self.environment.observation_size)
         state = update(self, state, lane, samples, update_key)
@@ -269,9 +269,8 @@ def _to_environment(shape: Shape, action: Array) -> Array:
     return policies.Bounds.of(space).scale(jnp.clip(action, -1.0, 1.0))
 
 
-def collect(shape: Shape, state: State, lane: Lane, key: Array) -> tuple[State, _Rollout]:
+def collect(shape: Shape, state: State, lane: Lane, noise_key: Array, step_key: Array) -> tuple[State, _Rollout]:
     """Follow the policy for T steps in each of the E environments."""
-    noise_key, step_key = jax.random.split(key)
     extent = (shape.rollout_length, shape.total_num_envs)
     outputs = shape.policy_network.outputs
     draw = jax.random.gumbel if shape.is_discrete else jax.random.normal

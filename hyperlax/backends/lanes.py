@@ -66,7 +66,6 @@ class LanesBackend(Backend, ABC):
         costs: Costs | None = None,
         packing: Mapping[str, Any] | None = None,
         stream: Stream = SEARCH,
-        trial_seeds: int | None = None,
         checkpoints: CheckpointManager | None = None,
     ):
         """Make a backend without trials.
@@ -76,7 +75,6 @@ class LanesBackend(Backend, ABC):
           costs: Costs of earlier runs on this machine.
           packing: Choice of the programs.
           stream: The random numbers of training and evaluation.
-          trial_seeds: Seeds of a trial, of which a program trains as many at once as it has.
           checkpoints: Saves trials in the middle of their training; None saves nothing.
         """
         first = slot_devices[0]
@@ -86,7 +84,7 @@ class LanesBackend(Backend, ABC):
         several = [counted(devices, "device")] if devices > 1 else []
         self.device = ", ".join([kind, *several, counted(self.slots, "slot")])
         self._task, self._programs, self._packing = task, programs, dict(packing or {})
-        self._seed, self.stream, self._trial_seeds = seed, stream, trial_seeds
+        self._seed, self.stream = seed, stream
         self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._devices, self._checkpoints = list(slot_devices), checkpoints
         self._used: list[Any] = []
@@ -213,7 +211,6 @@ class LanesBackend(Backend, ABC):
             self._task,
             self._programs.program(algorithm, self._devices[slot], lanes),
             seed=self._seed,
-            trial_seeds=self._trial_seeds,
             stream=self.stream,
             place=(slot, index),
         )

@@ -85,7 +85,8 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         executables=executables,
     )
     if executables:
-        programs.load(_likely(config, task), slots)
+        likely = _likely(config, task)
+        programs.begin(likely, slots, are_sure=len(likely) == 1 and not config.chosen)
     packing = {
         "super_batch": budget.super_batch,
         "slots": budget.slots,
@@ -99,7 +100,6 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         "costs": costs,
         "packing": packing,
         "stream": CONFIRMATION if config.is_confirmation else SEARCH,
-        "trial_seeds": config.trial_seeds,
         "checkpoints": checkpoints,
     }
     if config.kind == "closed":

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -30,25 +31,28 @@ def pin_generator() -> None:
     jax.config.update("jax_default_prng_impl", "threefry2x32")
 
 
-def training_keys(study_seed: int, numbers: Sequence[int], seeds: int, stream: Stream = SEARCH) -> Array:
-    """Return [len(numbers), seeds]: the key of trial `number`, repetition `seed`."""
-    return _keys_of_trials(study_seed, stream.training, jnp.asarray(numbers, jnp.uint32), seeds)
+def training_keys(
+    study_seed: int, numbers: Sequence[int], seeds: int, stream: Stream = SEARCH, first: Sequence[int] = ()
+) -> Array:
+    """Return [len(numbers), seeds]: the keys of trial `number`, repetitions `first`, 0 by default, and those after it."""
+    return _keys_of_trials(study_seed, stream.training, numbers, first, seeds)
 
 
 def continuation_keys(study_seed: int, numbers: Sequence[int], seeds: int) -> Array:
     """Return [len(numbers), seeds]: the keys with which trial `number` continues from a copy of another's state."""
-    return _keys_of_trials(study_seed, _CONTINUATION, jnp.asarray(numbers, jnp.uint32), seeds)
+    return _keys_of_trials(study_seed, _CONTINUATION, numbers, (), seeds)
 
 
-@partial(jax.jit, static_argnums=3)
-def _keys_of_trials(study_seed: int, purpose: int, numbers: Array, seeds: int) -> Array:
+def _keys_of_trials(study_seed: int, purpose: int, numbers: Sequence[int], first: Sequence[int], seeds: int) -> Array:
+    repetitions = np.asarray(first or [0] * len(numbers), np.uint32)[:, None] + np.arange(seeds, dtype=np.uint32)
+    return _fold(study_seed, purpose, np.asarray(numbers, np.uint32), repetitions)
+
+
+@jax.jit
+def _fold(study_seed: int, purpose: int, numbers: Array, repetitions: Array) -> Array:
     root = jax.random.fold_in(jax.random.key(study_seed), purpose)
-
-    def key(number: Array, seed: Array) -> Array:
-        return jax.random.fold_in(jax.random.fold_in(root, number), seed)
-
-    over_seeds = jax.vmap(key, in_axes=(None, 0))
-    return jax.vmap(over_seeds, in_axes=(0, None))(numbers, jnp.arange(seeds))
+    of_trials = jax.vmap(jax.random.fold_in, (None, 0))(root, numbers)
+    return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(of_trials, repetitions)
 
 
 def evaluation_keys(study_seed: int, seeds: int, stream: Stream = SEARCH) -> Array:

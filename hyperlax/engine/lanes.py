@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import SingleDeviceSharding
 
 from hyperlax.engine.algorithm import Algorithm
 from hyperlax.engine.executables import Executable, Executables, compiled
@@ -82,7 +83,7 @@ class Program:
     compilations: list[Compilation] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _compiled: dict[str, Executable] = field(default_factory=dict)
-    _loaded: Preparation | None = None  # until `prepare` returns it
+    _begun: Preparation | None = None  # by `begin`, until `prepare` returns it
     _refused: tuple[int, int, int] | None = None
     _like: Any = None  # the structure of the training state
     _key: str = ""  # names it on disk, with the structure of its hyperparameters
@@ -96,13 +97,20 @@ class Program:
         """True if training and evaluation are compiled already."""
         return {"start", "train", "evaluate"} <= self._compiled.keys()
 
-    def load(self, lane: Any) -> None:
-        """Load what `prepare` would make executable, if all of it is on disk. lane: hyperparameters of one lane, any values."""
+    def begin(self, lane: Any, is_sure: bool) -> None:
+        """Load what `prepare` would make executable, if all of it is on disk; else compile it if it is sure to be used.
+
+        lane: hyperparameters of one lane, any values.
+        """
         with self._lock:
             self._load(lane)
+            if is_sure and not self.is_ready:
+                self._begun = self._make(lane)
 
-    def prepare(self, keys: Array, hypers: Any, episode_keys: Array) -> Preparation:
-        """Make `start`, `train` and `evaluate` executable if they are not yet: load or compile them. Return the cost of this call.
+    def prepare(self, lane: Any) -> Preparation:
+        """Make `start`, `train` and `evaluate` executable if they are not yet: load or compile them.
+
+        Return the cost: that of this call, or of `begin` if this is the first one. lane: hyperparameters of one lane, any values.
 
         Raises:
           NoRoom: several lanes need more memory than `room`, by the compiler's estimate. A single lane is always tried.
@@ -111,10 +119,10 @@ class Program:
             if self._refused:
                 raise NoRoom(*self._refused, Preparation(0.0, []))
             if not self.is_ready:
-                self._load(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), hypers))
-            made, self._loaded = self._loaded, None
+                self._load(lane)
+            made, self._begun = self._begun, None
             if not self.is_ready:
-                made = self._make(keys, hypers, episode_keys)
+                made = self._make(lane)
             if made is None:
                 return Preparation(0.0, [])
             room = self.room(self.device) if self.room else None
@@ -227,7 +235,7 @@ class Program:
         self._key = self.executables.key(self.device, *own, structure, [(x.dtype, x.shape) for x in leaves])
         if self._find(["start", "train", "evaluate", *(["refill"] if self.refills else [])]):
             self._like = self._compiled["train"].call.args_info[0][0]
-            self._loaded = Preparation(time.perf_counter() - began, self.compilations[before:])
+            self._begun = Preparation(time.perf_counter() - began, self.compilations[before:])
 
     def _find(self, verbs: Sequence[str]) -> bool:
         """Load verbs from disk, side by side. Return whether all of them were there."""
@@ -248,9 +256,14 @@ class Program:
         self.compilations += [Compilation(verb, seconds, True) for verb, (_, seconds) in found.items()]
         return True
 
-    def _make(self, keys: Array, hypers: Any, episode_keys: Array) -> Preparation:
+    def _make(self, lane: Any) -> Preparation:
         """Compile the verbs of `prepare`, two at a time."""
         began, before = time.perf_counter(), len(self.compilations)
+        here, key = SingleDeviceSharding(self.device), jax.eval_shape(lambda: jax.random.key(0)).dtype
+        hypers = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.lanes, *x.shape), x.dtype, sharding=here), lane)
+        keys, episode_keys = (
+            jax.ShapeDtypeStruct(shape, key, sharding=here) for shape in ((self.lanes, self.seeds), (self.seeds,))
+        )
         start, iteration = self._trace("start", keys, hypers), jax.ShapeDtypeStruct((), jnp.int32)
         lanes = self._like = start.out_info
         which = jax.ShapeDtypeStruct((self.lanes,), jnp.bool_)

@@ -65,20 +65,23 @@ class Programs:
                 )
             return self._programs[key]
 
-    def load(self, lanes: Mapping[Algorithm, Any], slots: Iterable[Any]) -> None:
-        """Begin to load programs from disk, in a thread. lanes: program -> the hyperparameters of one of its lanes."""
+    def begin(self, lanes: Mapping[Algorithm, Any], slots: Iterable[Any], are_sure: bool) -> None:
+        """Begin to load programs from disk, in a thread, or to compile those that are not there if they are sure to be used.
+
+        lanes: program -> the hyperparameters of one of its lanes.
+        """
         programs = [
             (self.program(algorithm, slot, self.lanes_of(algorithm)), lane)
             for algorithm, lane in lanes.items()
             for slot in dict.fromkeys(slots)
         ]
 
-        def load() -> None:
+        def begin() -> None:
             for program, lane in programs:
-                program.load(lane)
+                program.begin(lane, are_sure)
 
         threads = ThreadPoolExecutor(1, thread_name_prefix="load")
-        threads.submit(load)
+        threads.submit(begin)  # what fails here fails again where the program is used, and is reported there
         threads.shutdown(wait=False)
 
     def is_ready(self, algorithm: Hashable) -> bool:

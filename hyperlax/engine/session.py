@@ -36,7 +36,6 @@ class LaneSession:
         program: Program,
         *,
         seed: int,
-        trial_seeds: int | None = None,
         stream: Stream = SEARCH,
         place: tuple[int, int] = (0, 0),
     ):
@@ -44,12 +43,11 @@ class LaneSession:
 
         Args:
           seed: The study's seed.
-          trial_seeds: Seeds of a trial, of which the program trains as many at once as it has.
           place: Its slot and pool, as in `LaneInterval`.
         """
         self.program, self.place, self._task = program, place, task
         self.segments = Segments.of(task.run_length, program.algorithm.steps_per_iteration)
-        self._seed, self._stream, self._trial_seeds = seed, stream, trial_seeds or program.seeds
+        self._seed, self._stream = seed, stream
         self._lanes: dict[int, LaneAssignment] = {}
         self._entering: list[int] = []
         self._stacked: tuple[list[Any], Any] = ([], None)
@@ -118,8 +116,9 @@ class LaneSession:
         """Make the program executable for trials like this one, or those that enter. Return the cost of this call."""
         if trial is None and not self._entering:
             return Preparation(0.0, [])
-        alike = {0: self._assignment(trial) if trial else self._lanes[self._entering[0]]}
-        made = self.program.prepare(self._keys(alike), self._hypers(alike), self._episode_keys)
+        alike = self._assignment(trial) if trial else self._lanes[self._entering[0]]
+        self._keys({0: alike})  # this compiles as well, while the program may be compiled by its `begin`
+        made = self.program.prepare(alike.hypers)
         if made.compilations:
             self.watch.preparation = made
         return made
@@ -261,9 +260,8 @@ class LaneSession:
         """Return [lanes, seeds]: the keys of each trial's seeds, starting at its first repetition here."""
         filled = self._filled(assignments)
         numbers = [assignment.trial.number for assignment in filled]
-        keys = training_keys(self._seed, numbers, self._trial_seeds, self._stream)
-        seeds = np.array([a.repetition for a in filled])[:, None] + np.arange(self.program.seeds)
-        return self.program.place(keys[np.arange(self.program.lanes)[:, None], seeds])
+        first = [assignment.repetition for assignment in filled]
+        return self.program.place(training_keys(self._seed, numbers, self.program.seeds, self._stream, first))
 
 
 def identity_of(

@@ -27,19 +27,20 @@ class Initializer:
     shape: Callable[[Array, Array | int, Array | int], Array]
 
     def __call__(self, key: Array, rows: int, columns: int, live_rows: Array | int, live_columns: Array | int) -> Array:
-        return self.shape(samples(self.sample, key[None], [(rows, columns)])[0], live_rows, live_columns)
+        return self.shape(samples(self.sample, key, [(rows, columns)])[0], live_rows, live_columns)
 
 
-def samples(sample: Callable[[Array, int], Array], keys: Array, layers: Sequence[tuple[int, int]]) -> list[Array]:
-    """Return random numbers for layers of these rows and columns, float32[rows, columns] each. keys [layers].
+def samples(
+    sample: Callable[[Array, int], Array], key: Array, layers: Sequence[tuple[int, int]], most: int = 1
+) -> list[Array]:
+    """Return random numbers for at most `most` layers of these rows and columns, float32[rows, columns] each.
 
     One computation draws all of them: compiling one for each layer takes several times as long.
     """
     heights = [rows for rows, _ in layers]
-    layer = np.repeat(np.arange(len(layers)), heights)
-    row = np.concatenate([np.arange(rows) for rows in heights])
+    numbers = np.concatenate([np.arange(rows) * most + layer for layer, rows in enumerate(heights)])
     widest = max(columns for _, columns in layers)
-    drawn = jax.vmap(lambda key, row: sample(jax.random.fold_in(key, row), widest))(keys[layer], row)
+    drawn = jax.vmap(lambda number: sample(jax.random.fold_in(key, number), widest))(numbers)
     drawn = jax.lax.optimization_barrier(drawn)  # else XLA computes them again in everything that uses a part of them
     ends = np.cumsum(heights)
     return [drawn[end - rows : end, :columns] for end, (rows, columns) in zip(ends, layers, strict=True)]

@@ -28,6 +28,7 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "elu": nn.elu,
 }
 LAYER_NORM_EPSILON = 1e-6
+_MOST_LAYERS = 64
 
 
 def output(network: nn.Module, params: Any, x: Array, lane: Architecture) -> Array:
@@ -200,8 +201,7 @@ class MaskedMLP(nn.Module):
         """Return initial parameters for inputs like x, float32[..., inputs]: zero outside the lane's own sizes."""
         *torso, head = self._layers(x.shape[-1])
         initializers = [self.head_initializer, *[self.torso_initializer] * len(torso)]
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(initializers)))
-        drawn = {one: samples(one, keys, [head, *torso]) for one in {each.sample for each in initializers}}
+        drawn = {one: samples(one, key, [head, *torso], _MOST_LAYERS) for one in {each.sample for each in initializers}}
         widths = [lane.widths[layer] for layer in range(len(torso))]
         ins = [lane.widths[lane.depth - 1], x.shape[-1], *widths[:-1]]
         outs = [self.outputs, *widths]

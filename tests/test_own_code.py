@@ -28,7 +28,7 @@ from hyperlax.study.stopping import Limits
 from hyperlax.tasks import Measure
 from hyperlax.trial import Curve, Outcome, Trial
 from tests.desk import ROOT
-from tests.test_bad_input import TABLES, refused, table
+from tests.test_bad_input import TABLES, refused
 from tests.test_docs import python_of
 
 RECIPE = TABLES / "own_code.py"
@@ -232,21 +232,6 @@ def test_neither_the_study_nor_its_processes_import_jax(folder):
 def test_an_agent_of_a_function_does_not_exist(desk, capsys):
     assert cli.main(["play", str(desk / "whole" / "own_code")]) == 2
     assert capsys.readouterr().err.endswith("is a study of a task, whose trials leave no agents.\n")
-
-
-@pytest.mark.parametrize(("old", "new", "said"), table("own_code_edits"), ids=lambda value: value[:60])
-def test_an_edit_of_the_recipe_is_refused(folder, capsys, old, new, said):
-    text = RECIPE.read_text()
-    assert old in text
-    Path("own_code.py").write_text(text.replace(old, new.replace("\\n", "\n"), 1))
-    told = refused(["optuna-hp-search", "--algo-and-network-config", "own_code.py"], capsys)
-    assert re.sub(r"^own_code\.py:\d+:", "own_code.py:LINE:", told) == said
-
-
-@pytest.mark.parametrize(("typed", "said"), table("own_code_commands"), ids=lambda value: value[:60])
-def test_a_command_is_refused(folder, capsys, typed, said):
-    words = typed.replace("OWN", "optuna-hp-search --algo-and-network-config own_code.py")
-    assert refused(shlex.split(words), capsys) == said
 
 
 def test_more_evaluations_are_asked_of_the_task(folder, capsys):

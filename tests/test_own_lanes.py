@@ -29,7 +29,7 @@ from hyperlax.study.stopping import Limits
 from hyperlax.trial import Curve, Trial
 from tests import toy
 from tests.desk import ROOT
-from tests.test_bad_input import TABLES, refused, table
+from tests.test_bad_input import TABLES
 from tests.test_docs import python_of
 from tests.test_own_code import results, run
 
@@ -338,18 +338,3 @@ def test_programs_of_static_values_and_sizes_are_chosen_as_for_an_algorithm(fold
     assert not task.is_shipped and {str(one).partition(", task")[0] for one in programs} == {
         str(one) for one in programs
     }
-
-
-@pytest.mark.parametrize(("old", "new", "said"), table("own_lanes_edits"), ids=lambda value: value[:60])
-def test_an_edit_of_the_recipe_is_refused(folder, capsys, old, new, said):
-    text = SMALL.read_text()
-    assert old in text
-    Path("own_lanes.py").write_text(text.replace(old, new.replace("\\n", "\n"), 1))
-    told = refused(["optuna-hp-search", "--algo-and-network-config", "own_lanes.py"], capsys)
-    assert re.sub(r"own_lanes\.py:\d+", "own_lanes.py:LINE", told) == said
-
-
-@pytest.mark.parametrize(("typed", "said"), table("own_lanes_commands"), ids=lambda value: value[:60])
-def test_a_command_is_refused(folder, capsys, typed, said):
-    words = typed.replace("OWN", "optuna-hp-search --algo-and-network-config own_lanes.py")
-    assert refused(shlex.split(words), capsys) == said

@@ -45,11 +45,6 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return Finished(lambda: tmp_path_factory.mktemp("alone"))
-
-
 @pytest.fixture
 def alone(tmp_path: Path, finished: Finished) -> Case:
     """The study with asha as one process trains it."""

@@ -163,7 +163,7 @@ def test_no_process_of_a_command_outlives_its_trial(
 ) -> None:
     (found,) = trained(closed, f"pid=$HYPERLAX_DIRECTORY/pid; {code.replace('SAYS', SAYS)}")
     assert values(found) == [0.5] and len(caplog.records) == losses
-    pid = int((folder / "trials" / f"trial_{found.number:05d}" / "seed_0" / "pid").read_text())
+    pid = int((folder / "trials" / f"trial_{sound(found).number:05d}" / "seed_0" / "pid").read_text())
     if losses:
         eventually(lambda: not is_alive(pid))
     assert not is_alive(pid)

@@ -27,14 +27,12 @@ True
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperlax.errors import HyperlaxError, OptionFailure, did_you_mean
+from hyperlax.errors import HyperlaxError, did_you_mean, spelling
 from hyperlax.files import expanded
 
 if TYPE_CHECKING:
@@ -62,7 +60,7 @@ def load_agent(path: str | Path, trial: int | None = None, seed: int | None = No
     from hyperlax.agent import load_agent as load
     from hyperlax.study.agents import find_agent
 
-    with _told():
+    with spelling(str):
         return load(find_agent(Path(expanded(str(path))), trial, "load_agent"), seed)
 
 
@@ -102,7 +100,7 @@ class Study:
         import_tqdm()
         from hyperlax.study.view import load_study
 
-        with _told():
+        with spelling(str):
             return load_study(self.directory, "open_study")
 
     @property
@@ -187,7 +185,7 @@ class Study:
         """Return the learning curve of a trial. Raises HyperlaxError if the trial or its curve does not exist."""
         from hyperlax.analysis.study_data import read_curves
 
-        with _told():
+        with spelling(str):
             record = self._opened.record.trial(trial)
         try:
             return read_curves([record])[trial]
@@ -318,12 +316,3 @@ def import_tqdm() -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "IProgress not found")
         import tqdm.auto  # noqa: F401
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Let an error of the block that names options name them as arguments."""
-    try:
-        yield
-    except OptionFailure as error:
-        raise error.spelled(str) from error

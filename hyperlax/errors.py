@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from string import Formatter
 
 FAILED, _REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -66,6 +67,15 @@ class OptionFailure(SpelledError):
 
 class OptionError(OptionFailure, UsageError):
     """An invalid value of an option, found before anything ran."""
+
+
+@contextmanager
+def spelling(spell: Callable[[str], str], before: str = "") -> Iterator[None]:
+    """Let an error of the block that names options spell them by `spell`. before: its first words."""
+    try:
+        yield
+    except OptionFailure as error:
+        raise error.spelled(spell, before) from error
 
 
 def named(text: str, spell: Callable[[str], str], values: Sequence[object] = ()) -> str:

@@ -14,9 +14,9 @@ OWN_FILES = "trials"
 """The directory of a study where each trial has one with the files of its own code, and with its output while it trains."""
 KEPT_OUTPUT = r"trial_\d+\.(output|seed_\d+\.(out|err))\.txt"
 """The names of the outputs in the directory of a batch."""
-MOST_BYTES = 2_000_000
+_MOST_BYTES = 2_000_000
 """Bytes that are kept of the beginning of a stream, and of its end."""
-LAST_LINES = 15
+_LAST_LINES = 15
 """Lines that are shown of a failed trial."""
 _LAST_BYTES = 16_384
 
@@ -28,7 +28,7 @@ class BoundedFile:
     """
 
     def __init__(self, path: Path):
-        self._file, self._room = path.open("wb", buffering=0), MOST_BYTES
+        self._file, self._room = path.open("wb", buffering=0), _MOST_BYTES
         self._end: deque[bytes] = deque()
         self._held = self._left_out = 0
 
@@ -41,7 +41,7 @@ class BoundedFile:
         if rest:
             self._end.append(rest)
             self._held += len(rest)
-        while self._end and self._held - len(self._end[0]) >= MOST_BYTES:
+        while self._end and self._held - len(self._end[0]) >= _MOST_BYTES:
             dropped = len(self._end.popleft())
             self._held, self._left_out = self._held - dropped, self._left_out + dropped
 
@@ -105,7 +105,7 @@ def said_last(root: Path, trial: int, batch: Path | None) -> list[str]:
     found.sort(key=lambda path: path.lstat().st_mtime, reverse=True)
     for ending in (".err.txt", ".txt"):
         paths = (path for path in found if path.name.endswith(ending))
-        if lines := next((lines for path in paths if (lines := last_lines(path, LAST_LINES))), None):
+        if lines := next((lines for path in paths if (lines := last_lines(path, _LAST_LINES))), None):
             return lines
     return []
 

@@ -99,7 +99,7 @@ def missing_file(words: Sequence[str], directory: str | None) -> str | None:
 
 def filled(words: Sequence[str], params: Mapping[str, Any]) -> list[str]:
     """Return the words with values in place of `{name}`; those of names that no word has are appended as `name=value`."""
-    texts, used = {name: text_of(value) for name, value in params.items()}, set()
+    texts, used = {name: _text_of(value) for name, value in params.items()}, set()
 
     def put(found: re.Match[str]) -> str:
         if found[1]:
@@ -111,10 +111,10 @@ def filled(words: Sequence[str], params: Mapping[str, Any]) -> list[str]:
     return placed + [f"{name}={text}" for name, text in texts.items() if name not in used]
 
 
-def text_of(value: Any) -> str:
+def _text_of(value: Any) -> str:
     """Return a hyperparameter's value as a command gets it.
 
-    >>> [text_of(value) for value in (1e-05, True, "relu", [64, 64])]
+    >>> [_text_of(value) for value in (1e-05, True, "relu", [64, 64])]
     ['1e-05', 'true', 'relu', '[64,64]']
     """
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.functions import Placed, load
+from hyperlax.functions import Placed, accepts, load
 from hyperlax.hyperparams import Rule, check_declared, rules
 from hyperlax.placeholders import check_places, missing_file, split
 from hyperlax.report import Report, is_number, shown
@@ -25,7 +25,7 @@ from hyperlax.report import Report, is_number, shown
 __all__ = ["Command", "Function", "Lanes", "Measure", "Report", "Task"]
 
 Direction = Literal["maximize", "minimize"]
-DIRECTIONS = get_args(Direction)
+_DIRECTIONS = get_args(Direction)
 _TAKEN = ("trial", "seed", "step", "state", "reason")
 """Columns of a study's files, which no measure may be named like."""
 
@@ -53,8 +53,8 @@ class Measure:
             raise UsageError(
                 f"{where}: the files of a study have a column of this name. Choose another, e.g. my_{name}."
             )
-        if self.direction not in DIRECTIONS:
-            hint = did_you_mean(str(self.direction), DIRECTIONS, cutoff=0.5)
+        if self.direction not in _DIRECTIONS:
+            hint = did_you_mean(str(self.direction), _DIRECTIONS, cutoff=0.5)
             raise UsageError(f"{where}: direction is {self.direction!r}. {hint}Use maximize or minimize.")
         for bound in ("low", "high"):
             value = getattr(self, bound)
@@ -74,7 +74,7 @@ class Task:
       evaluations: How often it reports; less if it ends early.
       cores: CPU cores of a trial.
       resources: What a trial needs besides cores, by name: `{"gpu": 1}`, or a fraction of one.
-      path: The recipe's file, where a form of task needs it.
+      path: The recipe's file, from which it was loaded.
 
     noun: What it trains, in words. has_programs: Whether its trials are lanes of compiled programs.
     """
@@ -91,8 +91,8 @@ class Task:
     path: Path | None
 
     def loaded_from(self, path: Path) -> Task:
-        """Return the task of a recipe's file. A form of task that needs the file keeps its path."""
-        return self
+        """Return the task of a recipe's file."""
+        return replace(self, path=path)  # pyright: ignore[reportArgumentType]  (every form is a dataclass)
 
     def check_params(self, params: Mapping[str, Any], where: str) -> None:
         """Raise UsageError, beginning with `where`, for hyperparameters that do not suit the task."""
@@ -193,10 +193,6 @@ class Function(Task):
         """Return its form as JSON; None for a recipe's."""
         return {"function": self.place, **self.lengths()} if self.place else None
 
-    def loaded_from(self, path: Path) -> Function:
-        """Return the task of a recipe's file."""
-        return replace(self, path=path)
-
 
 @dataclass(frozen=True)
 class Lanes(Task):
@@ -238,10 +234,6 @@ class Lanes(Task):
         _check_callable("Lanes", "evaluate", self.evaluate, ("state", "hypers", "key"))
         self.check()
 
-    def loaded_from(self, path: Path) -> Lanes:
-        """Return the task of a recipe's file."""
-        return replace(self, path=path)
-
     @property
     def defaults(self) -> dict[str, Any]:
         """Default of each field, by its name. A whole number of a field that is annotated as float is a float."""
@@ -281,7 +273,7 @@ class Command(Task):
     cores: int = field(default=1, kw_only=True)
     resources: Mapping[str, float] = field(default_factory=dict, kw_only=True)
     directory: str | None = field(default=None, kw_only=True)
-    path = None
+    path: Path | None = field(default=None, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "command", split(self.command))
@@ -318,14 +310,9 @@ def _check_callable(form: str, role: str, function: Any, arguments: tuple[str, .
     wanted = f"{role}({', '.join(arguments)})"
     if not callable(function):
         raise UsageError(f"{form} needs a function, got {shown(function)}. Write def {wanted}: ...")
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(*arguments)
-    except TypeError:
+    if not accepts(function, len(arguments)):
         name, numbers = getattr(function, "__name__", role), {2: "two", 3: "three"}
         raise UsageError(
-            f"{form} calls {name}({', '.join(arguments)}), but it takes {signature}. Give it these {numbers[len(arguments)]}."
-        ) from None
+            f"{form} calls {name}({', '.join(arguments)}), but it takes {inspect.signature(function)}. "
+            f"Give it these {numbers[len(arguments)]}."
+        )

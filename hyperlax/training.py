@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
 from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
@@ -19,7 +18,7 @@ from hyperlax.config.option import HIDDEN, Given, OneOf, Option, options_of, sho
 from hyperlax.config.options import SearchOptions, SweepOptions
 from hyperlax.config.speech import SHELL, Speech, python_call, speaking
 from hyperlax.config.stored import SEARCH, SWEEP, TUNE
-from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
+from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError, did_you_mean, spelling
 from hyperlax.files import plain
 from hyperlax.functions import placed
 from hyperlax.tasks import Measure
@@ -161,7 +160,7 @@ def _run(
     from hyperlax.studies import planned_study
 
     import_tqdm()
-    with _told(function), speaking(_SPEECH):
+    with spelling(_keyword, f"{function.__name__}(): "), speaking(_SPEECH):
         given = _given(keywords, function)
         entries = _entries(space, is_new="resume_from" not in given)
         study = planned_study(_COMMANDS[function], given, entries, recipe(given))
@@ -210,15 +209,6 @@ def _annotation(option: Option) -> Any:
 
 for _function in _COMMANDS:
     _document(_function)
-
-
-@contextmanager
-def _told(function: Callable[..., Study]) -> Iterator[None]:
-    """Let an error of the block that names options begin with the function and name the keywords."""
-    try:
-        yield
-    except OptionFailure as error:
-        raise error.spelled(_keyword, f"{function.__name__}(): ") from error
 
 
 def _given(keywords: dict[str, Any], function: Callable[..., Study] = search) -> Given:

@@ -6,6 +6,7 @@ import csv
 import fcntl
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections import defaultdict
@@ -18,6 +19,7 @@ import numpy as np
 import optuna
 import pytest
 
+from hyperlax import cli
 from hyperlax.envs import registry
 from hyperlax.trial import Curve
 
@@ -132,6 +134,11 @@ def finished_study(desk: Path, recipe: str) -> Path:
     return directory
 
 
+def run(command: str) -> None:
+    """Run a command in this process and in the working directory, to its end."""
+    assert cli.main(shlex.split(command)) == 0
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -153,6 +160,13 @@ def told(directory: Path) -> list[tuple[Any, ...]]:
         (t.number, t.state.name, t.params, t.values, {n: v for n, v in t.user_attrs.items() if n not in unequal})
         for t in optuna_trials(directory)
     ]
+
+
+def results(directory: Path) -> list[tuple[Any, ...]]:
+    """What two runs of one study must agree on, also in agents: its database and its curves."""
+    trials = optuna_trials(directory)
+    ends = [(t.number, t.state.name, t.params, t.values, t.intermediate_values) for t in trials]
+    return [*ends, *sorted(tuple(row.values()) for path in directory.rglob("curves.csv") for row in rows(path))]
 
 
 def curves(directory: Path) -> dict[str, list[str]]:

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from hyperlax import cli
-from tests.desk import hyperlax, study_of, write_small_recipes
-from tests.test_own_code import RECIPE, results
+from tests.desk import hyperlax, results, study_of, write_small_recipes
+from tests.test_bad_input import TABLES
 from tests.waiting import eventually
 
+RECIPE = TABLES / "own_code.py"
 FUNCTIONS = f"optuna-hp-search --algo-and-network-config {RECIPE} --slots 2 --seed 3 --n-trials 6 --num-seeds 2"
 PPO = (
     "optuna-hp-search --algo-and-network-config ppo_mlp --env-config gymnax.cartpole --n-trials 6 --seed 1 --num-seeds 2 "

@@ -42,11 +42,6 @@ from tests.waiting import PATIENCE, eventually
 ASHA: dict[str, Any] = {"pruner": "asha", "pruner_min_segments": 1, "sampler": "tpe"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return Finished(lambda: tmp_path_factory.mktemp("alone"))
-
-
 def dead_process() -> tuple[int, str]:
     """The number of a process that was killed, and its beginning."""
     process = subprocess.Popen(["sleep", "60"])

@@ -20,10 +20,10 @@ from hyperlax.engine import device
 from hyperlax.errors import OptionError
 from hyperlax.files import decode
 from hyperlax.study import leading
+from tests.desk import results
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 from tests.test_bad_input import TABLES
-from tests.test_own_code import results
 
 SEARCH = (
     f"optuna-hp-search --algo-and-network-config {TABLES / 'own_lanes.py'} --seed 3 --n-trials 4 --optuna-study-batch-size 4 "

@@ -36,12 +36,17 @@ def commands(page: Path) -> list[str]:
     return [line for line in lines if re.match(r"(\S*/)?hyperlax |python3? -m hyperlax\.cli ", line)]
 
 
+def typed(line: str) -> list[str]:
+    """The words of a command line that hyperlax gets."""
+    words = shlex.split(line, comments=True)
+    words = words[3:] if words[1] == "-m" else words[1:]
+    return words[: words.index(">")] if ">" in words else words
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_is_read_as_it_stands(page):
     for line in commands(page):
-        words = shlex.split(line, comments=True)
-        words = words[3:] if words[1] == "-m" else words[1:]
-        words = words[: words.index(">")] if ">" in words else words
+        words = typed(line)
         if words == ["--help"]:
             continue
         assert parse(GROUPS, words)[0] == words[0]

@@ -20,7 +20,7 @@ from hyperlax.study.agents import agent_path
 from tests.desk import ROOT
 from tests.fake_backend import train_with_fakes
 from tests.made_up_studies import policy
-from tests.test_docs import PAGES, commands, python_of
+from tests.test_docs import PAGES, commands, python_of, typed
 
 pytestmark = pytest.mark.slow
 SEARCH = "optuna-hp-search --algo-and-network-config {recipe}_mlp --env-config gymnax.{environment}"
@@ -105,9 +105,7 @@ def new_desk(path: Path) -> None:
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.usefixtures("faked")
 def test_a_documented_command_runs(line, begun, tmp_path, monkeypatch, capsys):
-    words = shlex.split(line, comments=True)
-    words = words[3:] if words[1] == "-m" else words[1:]
-    words = words[: words.index(">")] if ">" in words else words
+    words = typed(line)
     if "--track" in words or "sweep.yaml" in words:
         pytest.importorskip("mlflow")
     spoken_of = [word for before, word in itertools.pairwise(words) if before not in ("--output-root", "--output")]

@@ -1,11 +1,11 @@
-"""The Python in the documentation's pages runs."""
+"""The Python in the documentation's pages runs, and the examples in docstrings come out as written."""
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import inspect
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +15,17 @@ from hyperlax import api, recipe
 from hyperlax.agent import save_agent
 from hyperlax.envs import make, registry
 from hyperlax.study.agents import agent_path
+from tests.desk import ROOT
 from tests.fake_backend import train_with_fakes
 from tests.test_docs import python_of
 from tests.test_docs_commands import CARTPOLE
 
-ROOT = Path(__file__).parents[1]
 API = ROOT / "docs" / "api.md"
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "hyperlax").rglob("*.py"))
+    if ">>>" in path.read_text(encoding="utf-8")
+]
 
 
 @pytest.mark.parametrize(("name", "size"), [("lab.tank", 1), ("lab.heavy_pole", 4)])
@@ -89,3 +94,13 @@ def test_the_readmes_python_runs(monkeypatch):
     for block in python_of(ROOT / "docs" / "files.md"):
         exec(block, names)  # noqa: S102
     assert len(shown) == 1 and len(names["study"].trials) == 5
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_a_module_come_out_as_written(name, finished, tmp_path):
+    module = importlib.import_module(name)
+    of_a_study = {"directory": finished(tmp_path / "study").directory} if name == "hyperlax.api" else {}
+    result = doctest.testmod(module, extraglobs=of_a_study)
+    assert result.attempted > 0 and result.failed == 0
+    examples = [example for test in doctest.DocTestFinder().find(module) for example in test.examples]
+    assert not any("+SKIP" in example.source for example in examples)

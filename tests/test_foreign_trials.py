@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -141,14 +142,6 @@ def test_a_waiting_trial_is_run_once_after_a_kill(case: Case, monkeypatch, momen
     assert sum(len(event["trials"]) for event in case.events()) == 17
 
 
-def test_a_trial_added_while_the_study_runs_takes_no_number_of_it(tmp_path: Path) -> None:
-
-    case = Case(tmp_path)
-    add = lambda done: case.study().add_trial(create_trial(value=1e9))  # noqa: E731
-    assert case.start(FakeBackend(after_batch=add)) == 0
-    assert [told[0] for told in own(case)] == list(range(12)) and len(case.told()) > 12
-
-
 def test_another_program_that_ends_a_waiting_trial_ends_nothing(whole: Case, tmp_path: Path) -> None:
 
     case = Case(tmp_path / "told", write_pages=write_pages)
@@ -175,10 +168,12 @@ def test_a_finite_space_and_a_sweep_take_no_harm(tmp_path: Path) -> None:
     assert len({json.dumps(told[2]) for told in own(case)}) >= 14
 
 
-def test_a_study_that_prunes_runs_them_too(tmp_path: Path) -> None:
-    case = Case(tmp_path, **{**ASHA, "n_trials": 12})
+@pytest.mark.parametrize("arguments", [{}, ASHA], ids=["all to their end", "pruned"])
+def test_a_trial_added_while_the_study_runs_takes_no_number_of_it(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    case = Case(tmp_path, **{**arguments, "n_trials": 12})
     add = lambda done: case.study().add_trial(create_trial(value=1e9))  # noqa: E731
-    assert case.start(FakeBackend(after_segment=add)) == 0
+    assert case.start(FakeBackend(after_batch=add, after_segment=add)) == 0
+    assert [told[0] for told in own(case)] == list(range(12)) and len(case.told()) > 12
     case.study().enqueue_trial({GAMMA: 0.95})
     assert case.resume(n_trials=20) == 0
     assert [told[0] for told in own(case)] == list(range(20))

@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 from hyperlax import cli
-from tests.desk import popen, rows
+from tests.desk import optuna_trials, popen, results, rows
 from tests.test_processes import is_alive
 from tests.waiting import eventually
 
@@ -39,12 +39,7 @@ for step in range(1, 10):
     report(step, accuracy=params["x"] * step / 9)
 """
 STUDY = Path("studies", "made")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def write(body: str) -> None:
@@ -60,39 +55,29 @@ def search(more: str = "") -> int:
 
 
 def trials(study: Path = STUDY) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=None, storage=f"sqlite:///{study / 'optuna_study.db'}").trials  # pyright: ignore
-
-
-def told(study: Path = STUDY) -> list[tuple[Any, ...]]:
-    """What must be equal in two runs of one study."""
-    return [(t.number, t.state.name, t.params, t.values, t.intermediate_values) for t in trials(study)]
+    return optuna_trials(study)
 
 
 def reasons(study: Path = STUDY) -> dict[int, str]:
     return {trial.number: trial.user_attrs["reason"] for trial in trials(study) if trial.state.name == "FAIL"}
 
 
-def test_asha_stops_functions_at_their_reports(capsys: Any) -> None:
+def test_asha_stops_functions_at_their_reports_the_same_on_any_number_of_slots() -> None:
     write(CLIMBS)
-    assert search("--n-trials 12 --pruner asha --slots 2 --pruner-min-segments 1") == 0
-    found = trials()
+    more = "--n-trials 12 --pruner asha --pruner-min-segments 1 --optuna-study-batch-size 3"
+    for slots in (1, 2, 3):
+        assert search(f"{more} --slots {slots} --output-root slots_{slots}") == 0
+    one, two, three = (Path(f"slots_{slots}", "made") for slots in (1, 2, 3))
+    assert results(one) == results(two) == results(three)
+    found = trials(two)
     states = [trial.state.name for trial in found]
     assert set(states) == {"COMPLETE", "PRUNED"} and len(states) == 12
     best = max(found, key=lambda trial: trial.params["x"])
     assert best.state.name == "COMPLETE" and best.values == pytest.approx([best.params["x"]])
     pruned = [trial for trial in found if trial.state.name == "PRUNED"]
     assert {len(trial.intermediate_values) for trial in pruned} <= {1, 3}
-    intervals = [row for path in STUDY.rglob("timeline.csv") for row in rows(path)]
+    intervals = [row for path in two.rglob("timeline.csv") for row in rows(path)]
     assert {row["slot"] for row in intervals} == {"0", "1"}
-
-
-def test_a_pruned_study_is_the_same_on_any_number_of_slots() -> None:
-    write(CLIMBS)
-    for slots in (1, 3):
-        more = f"--n-trials 9 --pruner asha --pruner-min-segments 1 --slots {slots} --optuna-study-batch-size 3"
-        assert search(f"{more} --output-root slots_{slots}") == 0
-    one, other = (told(Path(f"slots_{slots}", "made")) for slots in (1, 3))
-    assert one == other
 
 
 def test_what_a_super_batch_is_suggested_from_does_not_depend_on_when_a_function_returns() -> None:
@@ -162,7 +147,7 @@ def test_seeds_of_a_trial_are_calls_and_may_race() -> None:
     assert {round(trial.values[0] - trial.params["x"], 9) for trial in raced if trial.values} == {8.0}
 
 
-def test_ctrl_c_ends_all_processes_and_a_resume_continues_from_the_functions_own_files(folder: Path) -> None:
+def test_ctrl_c_ends_all_processes_and_a_resume_continues_from_the_functions_own_files(elsewhere: Path) -> None:
     write(
         """
         kept = report.directory / "step"
@@ -174,7 +159,7 @@ def test_ctrl_c_ends_all_processes_and_a_resume_continues_from_the_functions_own
             time.sleep(0.05 if os.path.exists("resumed") else 0.5)
         """
     )
-    with popen(folder, *WORDS.split(), "--n-trials", "4", "--slots", "2") as process:
+    with popen(elsewhere, *WORDS.split(), "--n-trials", "4", "--slots", "2") as process:
         eventually(lambda: len(list(STUDY.glob("trials/*/seed_0/pid_*"))) == 2)
         eventually(lambda: any(int(path.read_text() or 0) > 1 for path in STUDY.glob("trials/*/seed_0/step")))
         process.send_signal(signal.SIGINT)

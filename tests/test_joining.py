@@ -18,7 +18,8 @@ from hyperlax.backends.local_agents import Share
 from hyperlax.errors import HyperlaxError
 from hyperlax.study.joining import lead_or_join
 from hyperlax.study.lock import StudyRunning
-from tests.test_agent_command import hosts, results, start
+from tests.desk import results
+from tests.test_agent_command import hosts, start
 from tests.waiting import eventually
 
 RECIPE = """

@@ -31,10 +31,10 @@ from hyperlax.study.leading import device_of
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.study_run import local_backend
 from tests.agents_at_work import Slow, at_work, claimed, leading, meanwhile, place_of
+from tests.desk import results, run
 from tests.fake_backend import POINTS, FakeBackend
 from tests.study_cases import Case, Finished, arguments_of
-from tests.test_own_code import results, run
-from tests.test_own_lanes import SMALL
+from tests.test_bad_input import TABLES
 from tests.waiting import eventually
 
 ASHA = {"pruner": "asha", "pruner_min_segments": 1, "pruner_reduction_factor": 2}
@@ -43,11 +43,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "median": {"pruner": "median", "pruner_min_segments": 1},
     "racing": {"seed_schedule": "racing", "num_seeds": 3, "pruner_reduction_factor": 2, "sampler": "tpe"},
 }
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return Finished(lambda: tmp_path_factory.mktemp("alone"))
 
 
 @pytest.fixture
@@ -452,13 +447,14 @@ def test_a_lane_that_is_left_late_costs_only_time(tmp_path: Path, alone: Case) -
 
 def test_lanes_of_a_program_continue_on_another_agent_to_the_same_bits(tmp_path: Path) -> None:
     """Real lanes: one agent hands back in the middle, and two more train what is left, from its checkpoint."""
-    words = f"optuna-hp-search --algo-and-network-config {SMALL} --seed 3 --n-trials 8 --num-seeds 2 --in-flight 3 "
+    recipe = TABLES / "own_lanes.py"
+    words = f"optuna-hp-search --algo-and-network-config {recipe} --seed 3 --n-trials 8 --num-seeds 2 --in-flight 3 "
     words += "--pruner asha --pruner-min-segments 1 --runner-hparam-batch-size 2 --log-level WARNING"
     run(f"{words} --output-root {tmp_path / 'alone'}")
     study, stop, is_over = tmp_path / "agents" / "own_lanes", StopRequest(), threading.Event()
     place = Place(
         desk=Work(study),
-        recipe=load(str(SMALL)),
+        recipe=load(str(recipe)),
         make_backend=local_backend,
         checkpoints=lambda is_confirmation: CheckpointManager(study / "checkpoints", 0.0),
         device_of=device_of,

@@ -1,9 +1,8 @@
-"""A JAX program of a user's own: the documentation's example obeys the laws of lanes, and its studies are like any other."""
+"""A JAX program of a user's own: the documentation's example obeys the laws of lanes. See also `test_own_studies.py`."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,29 +16,20 @@ import numpy as np
 import pytest
 
 import hyperlax
-from hyperlax import cli
 from hyperlax.algorithms.own import LanesTask, Sizes
 from hyperlax.engine.keys import evaluation_keys, pin_generator, training_keys
 from hyperlax.engine.programs import Programs
 from hyperlax.engine.session import LaneSession
 from hyperlax.fields import dotted
-from hyperlax.files import read_csv
 from hyperlax.recipe import Recipe, RunLength, apply, load
-from hyperlax.study.stopping import Limits
 from hyperlax.trial import Curve, Trial
 from tests import toy
-from tests.desk import ROOT
-from tests.test_bad_input import TABLES, refused, table
+from tests.desk import ROOT, run
+from tests.test_bad_input import TABLES
 from tests.test_docs import python_of
-from tests.test_own_code import results, run
 
 SMALL = TABLES / "own_lanes.py"
-SEARCH = f"optuna-hp-search --algo-and-network-config {SMALL} --seed 3"
 SEED, SEEDS = 5, 2
-OF_RL = re.compile(
-    r"environment|\breturns?\b|polic|agent(?!s none|s</td>|_<wbr>resources)|episode|random|rollout", re.IGNORECASE
-)
-"""Words of reinforcement learning. The option `agents` is about processes."""
 
 
 @lru_cache
@@ -193,99 +183,10 @@ def test_a_saved_session_continues_to_the_same_bits(sine):
     assert all(same_bits(one.curve, other.curve) for one, other in zip(expected, found, strict=True))
 
 
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a pruned study, one that is confirmed, and a population."""
-    path = tmp_path_factory.mktemp("lanes")
-    run(f"{SEARCH} --n-trials 12 --pruner asha --pruner-min-segments 1 --output-root {path / 'pruned'}")
-    run(f"{SEARCH} --n-trials 4 --num-seeds 2 --confirm-top 1 --confirm-seeds 3 --output-root {path / 'whole'}")
-    run(f"pbt --algo-and-network-config {SMALL} --population-size 4 --seed 3 --output-root {path / 'population'}")
-    return path
-
-
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(elsewhere: Path) -> None:
     """A working directory with the recipe."""
-    monkeypatch.chdir(tmp_path)
     shutil.copy(SMALL, "own_lanes.py")
-    return tmp_path
-
-
-def test_files_name_the_measures_and_the_best_is_the_lowest(desk):
-    study = hyperlax.open_study(desk / "whole" / "own_lanes")
-    assert study.best.values["loss"] == min(study.trials["loss"])
-    assert study.best.config.keys() == {"lr", "depth", "width", "power"}
-    batch = study.record.trials[0].batch_directory
-    assert batch is not None
-    assert list(read_csv(batch / "curves.csv")[0]) == ["trial", "seed", "step", "loss"]
-    assert [int(row["step"]) for row in read_csv(batch / "curves.csv")][:4] == [5, 10, 15, 20]
-    rows = read_csv(desk / "whole" / "own_lanes" / "confirmation.csv")
-    assert str(study.best.number) in {row["trial"] for row in rows} and {row["seed"] for row in rows} == {"0", "1", "2"}
-
-
-def test_pruned_trials_make_room_for_the_next(desk):
-    study = hyperlax.open_study(desk / "pruned" / "own_lanes")
-    assert set(study.trials["state"]) == {"COMPLETE", "PRUNED"} and len(study.trials) == 12
-
-
-@pytest.mark.parametrize("command", [SEARCH + " --n-trials 12 --pruner asha --pruner-min-segments 1", "pbt"])
-def test_a_resumed_study_equals_an_uninterrupted_one(desk, folder, monkeypatch, command):
-    name = "population" if command == "pbt" else "pruned"
-    verb = command.split()[0]
-    words = f"pbt --algo-and-network-config {SMALL} --population-size 4 --seed 3" if command == "pbt" else command
-    count = Limits.count
-
-    def stop_after_5(limits: Limits, *end: Any) -> None:
-        count(limits, *end)
-        if limits._finished == 5:
-            limits.stop.set()
-
-    monkeypatch.setattr(Limits, "count", stop_after_5)
-    cli.main(shlex.split(f"{words} --output-root {folder}"))
-    monkeypatch.undo()
-    monkeypatch.chdir(folder)
-    directory = folder / "own_lanes"
-    assert results(directory) != results(desk / name / "own_lanes")
-    run(f"{verb} --resume-from {directory}")
-    assert results(directory) == results(desk / name / "own_lanes")
-
-
-def test_a_population_copies_the_lowest_and_its_schedule_is_replayed(desk, folder, capsys):
-    directory = desk / "population" / "own_lanes"
-    record = hyperlax.open_study(directory).record
-    assert record.lineage is not None
-    assert record.lineage.final == min(record.trials[-4:], key=lambda one: one.values["final_performance"]).number
-    scores = {one.number: one.values["final_performance"] for one in record.trials}
-    copied = [(parent, child) for child, parent in record.lineage.parents.items() if parent % 4 != child % 4]
-    assert copied and all(scores[parent] < scores[child - 4] for parent, child in copied)
-    run(f"pbt-replay {directory / 'pbt_schedule.json'} --num-seeds 2")
-    assert [row["step"] for row in read_csv(Path("my_pbt_replays/own_lanes/replay_0000/curves.csv"))[:4]] == [
-        "5",
-        "10",
-        "15",
-        "20",
-    ]
-
-
-def test_nothing_speaks_of_reinforcement_learning(desk, capsys):
-    for name in ("whole", "pruned", "population"):
-        directory = desk / name / "own_lanes"
-        pages = [directory / "report.html", *(directory / "analysis_plots").glob("*.html")]
-        for page in pages:
-            text = re.sub(r"<script[ >](?!type).*?</script>|<style>.*?</style>", "", page.read_text(), flags=re.DOTALL)
-            assert sorted({found[0] for found in OF_RL.finditer(text)}) == [], page
-        run(f"show {directory}")
-        run(f"show {directory} 0")
-        assert sorted({found[0] for found in OF_RL.finditer(capsys.readouterr().out)}) == []
-
-
-def test_a_trial_is_trained_again_and_a_configuration_by_itself(desk, folder, capsys):
-    run(f"train --from {desk / 'whole' / 'own_lanes'} --num-seeds 3")
-    run("run-single-hp --algo-and-network-config own_lanes.py --set width=3 lr=0.2")
-    single = Path("my_single_runs/own_lanes")
-    assert len(read_csv(single / "single_0000" / "curves.csv")) == 12
-    assert not list(single.rglob("agent*"))
-    assert sorted({found[0] for found in OF_RL.finditer(capsys.readouterr().out)}) == []
 
 
 def test_a_measure_that_is_not_finite_fails_its_trial_alone(folder, capsys):
@@ -338,18 +239,3 @@ def test_programs_of_static_values_and_sizes_are_chosen_as_for_an_algorithm(fold
     assert not task.is_shipped and {str(one).partition(", task")[0] for one in programs} == {
         str(one) for one in programs
     }
-
-
-@pytest.mark.parametrize(("old", "new", "said"), table("own_lanes_edits"), ids=lambda value: value[:60])
-def test_an_edit_of_the_recipe_is_refused(folder, capsys, old, new, said):
-    text = SMALL.read_text()
-    assert old in text
-    Path("own_lanes.py").write_text(text.replace(old, new.replace("\\n", "\n"), 1))
-    told = refused(["optuna-hp-search", "--algo-and-network-config", "own_lanes.py"], capsys)
-    assert re.sub(r"own_lanes\.py:\d+", "own_lanes.py:LINE", told) == said
-
-
-@pytest.mark.parametrize(("typed", "said"), table("own_lanes_commands"), ids=lambda value: value[:60])
-def test_a_command_is_refused(folder, capsys, typed, said):
-    words = typed.replace("OWN", "optuna-hp-search --algo-and-network-config own_lanes.py")
-    assert refused(shlex.split(words), capsys) == said

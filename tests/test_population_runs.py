@@ -188,12 +188,16 @@ def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(whole, tmp_pat
     assert read_schedule(run.directory / "pbt_schedule.json") == read_schedule(whole.directory / "pbt_schedule.json")
 
 
-def test_a_run_goes_on_from_the_last_interval_that_was_saved(tmp_path):
+@pytest.mark.parametrize(("is_saved", "trained"), [(True, [2, 3]), (False, [0, 1, 2, 3])])
+def test_a_run_continues_from_its_saved_state_or_trains_again_to_the_same(whole, tmp_path, is_saved, trained):
     run = Run(tmp_path)
     with pytest.raises(Killed):
         run.start(after_interval=lambda interval: kill() if interval == 2 else None)
+    if not is_saved:
+        shutil.rmtree(run.directory / "checkpoints")
     assert run.resume() == 0
-    assert run.members.trained == [2, 3]
+    assert run.members.trained == trained
+    assert run.told() == whole.told()
     assert run.resume() == 0  # nothing is left: the pages are made again
     assert run.members.trained == []
 
@@ -210,16 +214,6 @@ def test_ctrl_c_ends_the_interval_saves_and_names_the_command(whole, tmp_path, c
     assert f"hyperlax pbt --resume-from {run.directory}" in capsys.readouterr().out
     assert len(run.records[-1].trials) == 2 * MEMBERS
     assert run.resume() == 0
-    assert run.told() == whole.told()
-
-
-def test_without_its_saved_state_a_run_trains_again_and_must_come_out_the_same(whole, tmp_path):
-    run = Run(tmp_path)
-    with pytest.raises(Killed):
-        run.start(after_interval=lambda interval: kill() if interval == 2 else None)
-    shutil.rmtree(run.directory / "checkpoints")
-    assert run.resume() == 0
-    assert run.members.trained == [0, 1, 2, 3]
     assert run.told() == whole.told()
 
 

@@ -43,12 +43,11 @@ from hyperlax.study.ray_study import _settle
 from hyperlax.study.study_run import MakeBackend
 from hyperlax.trial import Trial
 from tests.agents_at_work import DEVICE, at_work
-from tests.desk import ROOT, hyperlax, python, study_of, write_small_recipes
+from tests.desk import ROOT, hyperlax, python, results, study_of, write_small_recipes
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 from tests.test_agent_command import PPO
 from tests.test_agent_command import start as start_command
-from tests.test_own_code import results
 from tests.waiting import eventually
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs pip install "hyperlax[ray]"')

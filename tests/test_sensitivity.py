@@ -28,7 +28,7 @@ from hyperlax.samplers.sensitivity import sensitivity_rows
 from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete, QUniform, UniformContinuous, UniformDiscrete
 from hyperlax.trial import Curve, Trial
 from tests.fake_backend import train_with_fakes
-from tests.study_cases import MIXED, Case, Killed, recipe_of
+from tests.study_cases import MIXED, Case, recipe_of
 from tests.test_sweeps import SWEEP, trained
 
 SENSITIVE = [*SWEEP, "--sampling-method", "sensitivity"]
@@ -277,23 +277,6 @@ def test_a_failed_level_and_a_failed_default_are_left_out(tmp_path, monkeypatch)
     assert "4 of 6" in (DIRECTORY / "report.html").read_text()
     shutil.rmtree(DIRECTORY / "optuna_exec_batch_0000" / "samples")
     assert study.sensitivity["levels"].tolist() == [0, 0, 0] and study.report().exists()
-
-
-def test_an_interrupted_study_ends_as_an_uninterrupted_one(fakes, monkeypatch):
-    def kill(batches: int) -> None:
-        if batches == 2:
-            raise Killed
-
-    assert cli.main(words("--hparam-batch-size", "3", "--output-root", "whole")) == 0
-    train_with_fakes(monkeypatch, after_batch=kill)
-    with pytest.raises(Killed):
-        cli.main(words("--hparam-batch-size", "3"))
-    again = train_with_fakes(monkeypatch)
-    assert cli.main(["sweep-hp-samples", "--resume-from", str(DIRECTORY)]) == 0
-    assert 0 < sum(len(fake.trained) for fake in again) < 12
-    whole = Path("whole/small/gymnax_pendulum")
-    for name in ("sensitivity.csv", "samples.csv"):
-        assert (DIRECTORY / name).read_text() == (whole / name).read_text()
 
 
 def test_a_sweep_from_python_is_the_commands(fakes):

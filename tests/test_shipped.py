@@ -35,15 +35,12 @@ def test_one_is_printed_as_it_is(capsys):
 
 
 def test_a_copied_recipe_is_the_one_that_its_name_means(capsys):
+    assert said("recipes copy sac_mlp recipes/small.py", capsys).endswith("--algo-and-network-config small\n")
+    assert load("small").path == Path("recipes/small.py")
     assert said("recipes copy sac_mlp", capsys).endswith("--algo-and-network-config sac_mlp\n")
     assert load("sac_mlp").path == Path("recipes/sac_mlp.py")
     assert said("recipes copy sac_mlp mine.py", capsys).endswith("--algo-and-network-config mine.py\n")
     assert load("mine.py").space == load("sac_mlp").space
-
-
-def test_a_copy_in_recipes_needs_no_directory_there(capsys):
-    assert said("recipes copy sac_mlp recipes/small.py", capsys).endswith("--algo-and-network-config small\n")
-    assert load("small").path == Path("recipes/small.py")
 
 
 def test_a_copied_study_runs_as_the_copy_says(capsys):

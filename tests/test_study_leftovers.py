@@ -59,21 +59,16 @@ def test_a_batch_that_was_told_when_its_study_died_is_forgotten_by_the_next_star
     assert "Out of time with 9 trials to go. To resume:" in capsys.readouterr().out
 
 
-def test_what_was_saved_in_another_composition_is_gone_when_its_trials_restart(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lanes", "left"), [(2, []), (3, [(3, 4, 5)])])
+def test_what_was_saved_in_another_composition_is_gone_when_its_trials_restart_and_else_is_there(
+    tmp_path: Path, lanes: int, left: list[tuple[int, ...]]
+) -> None:
     case, stop = Case(tmp_path), KeyboardInterrupt()
     assert case.start(FakeBackend(saves=True, slots=2, raises={0: stop, 3: stop})) == 130
     assert saved(case) == [(0, 1, 2), (3, 4, 5)]
-    assert case.resume(FakeBackend(lanes=2, raises={2: stop})) == 130
-    assert case.states()[:4] == ["COMPLETE"] * 2 + ["WAITING"] * 2
-    assert saved(case) == []
-
-
-def test_what_was_saved_in_the_same_composition_is_there_when_its_batch_starts_again(tmp_path: Path) -> None:
-    case, stop = Case(tmp_path), KeyboardInterrupt()
-    assert case.start(FakeBackend(saves=True, slots=2, raises={0: stop, 3: stop})) == 130
-    assert case.resume(FakeBackend(raises={3: stop})) == 130
-    assert case.states()[:6] == ["COMPLETE"] * 3 + ["WAITING"] * 3
-    assert saved(case) == [(3, 4, 5)]
+    assert case.resume(FakeBackend(lanes=lanes, raises={lanes: stop})) == 130
+    assert case.states()[: 2 * lanes] == ["COMPLETE"] * lanes + ["WAITING"] * lanes
+    assert saved(case) == left
 
 
 def test_a_plan_knows_what_is_saved(tmp_path: Path) -> None:

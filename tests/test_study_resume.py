@@ -56,16 +56,17 @@ def test_failures_do_not_part_a_resumed_study_from_an_uninterrupted_one(tmp_path
     assert case.told() == whole.told()
 
 
-@pytest.mark.parametrize("at", [0, 3])
+MOMENTS = [
+    (study_trials, "write_batch"),
+    (batch_files, "write_json"),
+    (batch_files, "mark_complete"),
+    (StudyDatabase, "start"),
+    (StudyDatabase, "finish"),
+]
+
+
 @pytest.mark.parametrize(
-    ("owner", "name"),
-    [
-        (study_trials, "write_batch"),
-        (batch_files, "write_json"),
-        (batch_files, "mark_complete"),
-        (StudyDatabase, "start"),
-        (StudyDatabase, "finish"),
-    ],
+    ("owner", "name", "at"), [(StudyDatabase, "__init__", 0), *((*moment, at) for moment in MOMENTS for at in (0, 3))]
 )
 def test_after_dying_anywhere_a_resume_gives_what_an_uninterrupted_study_gives(
     tmp_path, monkeypatch, uninterrupted, owner, name, at
@@ -87,17 +88,6 @@ def test_after_dying_anywhere_a_resume_gives_what_an_uninterrupted_study_gives(
     assert all((path / "success.txt").exists() for path in batches)
     numbers = [end.number for path in batches for end in read_trial_results(path)]
     assert sorted(numbers) == list(range(12))
-
-
-def test_a_study_that_died_before_its_database_was_there_can_be_resumed(tmp_path, monkeypatch, uninterrupted):
-    whole = uninterrupted()
-    case = Case(tmp_path / "killed")
-    with monkeypatch.context() as patch:
-        patch.setattr(StudyDatabase, "__init__", killing(StudyDatabase.__init__, 0))
-        with pytest.raises(Killed):
-            case.start()
-    assert case.resume() == 0
-    assert case.told() == whole
 
 
 def test_a_process_killed_with_sigkill_leaves_a_study_that_resumes(tmp_path, uninterrupted):

@@ -13,7 +13,7 @@ from hyperlax import cli
 from hyperlax.file_studies import planned_studies
 from hyperlax.space import Categorical, LogUniform
 from tests.mlflow_store import Seen
-from tests.test_bad_input import TABLES, refused, table
+from tests.test_bad_input import TABLES
 
 FILE = (TABLES / "sweep.yaml").read_text()
 PRINTS = """import sys
@@ -117,10 +117,3 @@ def test_a_script_that_logs_to_mlflow_reports_by_that(capsys):
     assert seen.trials[0].data.tags["hyperlax.state"] == "COMPLETE"
     assert cli.main(["delete", f"sweeps/{NAME}", "--yes"]) == 0
     assert "Deleted to MLflow's trash: 2 runs in experiment my-experiment of MLflow" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("old", "new", "said"), table("sweep_files"), ids=lambda value: value[:60])
-def test_an_edit_of_the_file_is_refused(capsys, tmp_path, old, new, said):
-    assert FILE.count(old) == 1
-    Path("sweep.yaml").write_text(FILE.replace(old, new))
-    assert refused(["run-study", "sweep.yaml", "--quiet"], capsys) == said.replace("HERE", str(tmp_path))

@@ -19,6 +19,7 @@ from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import decode
 from hyperlax.space import LogUniform, UniformDiscrete
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 RATE = LogUniform(domain=(1e-4, 1e-1))
 SCRIPT = """
 import hyperlax
@@ -46,12 +47,6 @@ def steps(params: dict[str, Any], report: Any, seed: int) -> None:
         report(step, loss=params["lr"] / step)
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def script(folder: Path, guard: str) -> subprocess.CompletedProcess[str]:
     folder.mkdir()
     (folder / "helper.py").write_text("def score(lr): return 1 - lr\n")
@@ -60,10 +55,10 @@ def script(folder: Path, guard: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True)
 
 
-def test_the_function_of_a_script_is_tuned_and_continues_from_anywhere(folder, monkeypatch):
-    done = script(folder / "there", 'if __name__ == "__main__":\n    ')
+def test_the_function_of_a_script_is_tuned_and_continues_from_anywhere(elsewhere, monkeypatch):
+    done = script(elsewhere / "there", 'if __name__ == "__main__":\n    ')
     assert done.returncode == 0, done.stderr
-    study = hyperlax.open_study(folder / "my_optuna_studies" / "train")
+    study = hyperlax.open_study(elsewhere / "my_optuna_studies" / "train")
     assert [trial.state for trial in study.record.trials] == ["COMPLETE"] * 2 and study.record.objectives == {
         "accuracy": "maximize"
     }
@@ -72,19 +67,19 @@ def test_the_function_of_a_script_is_tuned_and_continues_from_anywhere(folder, m
         "hyperlax.tune(Model.train, space={'lr': {'type': 'loguniform', 'low': 0.0001"
     )
     assert not (study.directory / "study.yaml").exists()
-    (folder / "elsewhere").mkdir()
-    monkeypatch.chdir(folder / "elsewhere")
+    (elsewhere / "another").mkdir()
+    monkeypatch.chdir(elsewhere / "another")
     assert cli.main(["optuna-hp-search", "--resume-from", str(study.directory), "--n-trials", "3"]) == 0
     again = hyperlax.search(resume_from=study.directory, n_trials=4)
     assert [trial.state for trial in again.record.trials] == ["COMPLETE"] * 4
-    (folder / "there" / "model.py").unlink()
+    (elsewhere / "there" / "model.py").unlink()
     with pytest.raises(UsageError, match=r"model.py: no such file, and Model.train\(\) is in it"):
         hyperlax.search(resume_from=study.directory, n_trials=5)
 
 
-def test_a_script_that_would_start_itself_again_is_refused(folder):
-    done = script(folder / "there", "")
-    assert done.returncode == 1 and not (folder / "my_optuna_studies").exists()
+def test_a_script_that_would_start_itself_again_is_refused(elsewhere):
+    done = script(elsewhere / "there", "")
+    assert done.returncode == 1 and not (elsewhere / "my_optuna_studies").exists()
     assert "model.py:12 makes this call" in done.stderr or "model.py:11 makes this call" in done.stderr
 
 
@@ -108,9 +103,9 @@ def test_a_function_reports_and_is_continued_with_the_same_words(capfd):
         hyperlax.tune(steps, **{**given, "space": {"lr": [0.1, 0.2], "width": 2}}, resume_from=study.directory)
 
 
-def test_a_function_given_again_is_the_one_that_the_study_has(monkeypatch, folder):
+def test_a_function_given_again_is_the_one_that_the_study_has(monkeypatch, elsewhere):
     study = hyperlax.tune(train, space={"lr": RATE}, metric="a", n_trials=1)
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "other"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(elsewhere / "other"))
     with pytest.raises(UsageError, match=re.escape(f"hyperlax.tune(function, resume_from='{study.directory}')")):
         hyperlax.search(resume_from=study.directory)
     file = study.directory / "study.json"
@@ -119,7 +114,7 @@ def test_a_function_given_again_is_the_one_that_the_study_has(monkeypatch, folde
     assert len(hyperlax.search(resume_from=study.directory, n_trials=2).trials) == 2
 
 
-def test_a_function_without_a_file_travels_by_value_and_is_given_again(folder, capfd):
+def test_a_function_without_a_file_travels_by_value_and_is_given_again(elsewhere, capfd):
     pytest.importorskip("cloudpickle")
     factor = 3
     study = hyperlax.tune(lambda params: params["lr"] * factor, space={"lr": RATE}, metric="a", n_trials=2)
@@ -136,13 +131,13 @@ def test_a_function_without_a_file_travels_by_value_and_is_given_again(folder, c
     )
 
 
-def test_a_function_without_a_file_has_no_agents(folder):
+def test_a_function_without_a_file_has_no_agents(elsewhere):
     pytest.importorskip("cloudpickle")
     with pytest.raises(
         UsageError, match="The function is in no file, so agents cannot load it. Move it to the top level"
     ):
         hyperlax.tune(lambda params: 1, space={"lr": RATE}, metric="a", n_trials=2, agents=1)
-    assert not (folder / "my_optuna_studies").exists()
+    assert not (elsewhere / "my_optuna_studies").exists()
 
 
 def test_without_cloudpickle_a_sentence_says_what_would_work(monkeypatch):
@@ -194,17 +189,17 @@ def test_without_cloudpickle_a_sentence_says_what_would_work(monkeypatch):
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_tuned_is_refused_before_anything_runs(folder, function, changes, said):
+def test_what_cannot_be_tuned_is_refused_before_anything_runs(elsewhere, function, changes, said):
     with pytest.raises(UsageError) as refused:
         hyperlax.tune(function, **{"space": {"lr": RATE}, "metric": "a", **changes})
     found = re.sub(r"one of tpe, [a-z, ]+, got", "one of SAMPLERS, got", str(refused.value))
-    assert found == f"tune(): {said}" and list(folder.iterdir()) == []
+    assert found == f"tune(): {said}" and list(elsewhere.iterdir()) == []
 
 
-def test_more_cores_than_the_machine_has_are_refused(folder):
+def test_more_cores_than_the_machine_has_are_refused(elsewhere):
     with pytest.raises(UsageError, match=f"a trial needs 1000 cores, and this process may use {cores()}. Lower"):
         hyperlax.tune(train, space={"lr": RATE}, metric="a", resources={"cpu": 1000})
-    assert list(folder.iterdir()) == []
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_options_of_other_trainings_are_not_arguments():

@@ -26,7 +26,7 @@ from hyperlax.metrics import ReferenceReturns
 
 
 @contextmanager
-def deferring(*names: str) -> Iterator[None]:
+def _deferring(*names: str) -> Iterator[None]:
     """Import these modules lazily inside the block: each is loaded when one of its attributes is first read.
 
     After the block, `import` finds the real modules again. Modules loaded before the block are left alone.
@@ -54,7 +54,7 @@ class _Deferred(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-with deferring("seaborn", "matplotlib", "matplotlib.colors", "matplotlib.pyplot"):  # gymnax only renders with them
+with _deferring("seaborn", "matplotlib", "matplotlib.colors", "matplotlib.pyplot"):  # gymnax only renders with them
     import gymnax
     from gymnax.environments import spaces
 

@@ -32,7 +32,7 @@ def unaliased(name: str) -> str:
 def is_known(name: str) -> bool:
     """Return whether `make` has an environment of that name. A user's own is known once its recipe has been loaded."""
     name = unaliased(name)
-    return name in CATALOG or name in PROBES or name in _factories
+    return is_shipped(name) or name in _factories
 
 
 def is_shipped(name: str) -> bool:
@@ -88,7 +88,7 @@ def register(name: str, factory: Callable[[], Environment]) -> None:
             f"cannot register environment `{name}`: a name is <suite>.<name> in lower case, the suite of letters and digits, "
             "for example `lab.two_tanks`."
         )
-    if name in CATALOG or name in PROBES or name in UNAVAILABLE:
+    if is_shipped(name) or name in UNAVAILABLE:
         raise UsageError(
             f"cannot register environment `{name}`: Hyperlax ships one of that name. Choose another suite."
         )

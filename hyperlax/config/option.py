@@ -16,7 +16,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from enum import Enum, auto
 from functools import cache
 from types import NoneType
@@ -311,9 +311,13 @@ class Option:
 
 @cache
 def options_of(kind: type) -> Mapping[str, Option]:
-    """Return the options that a dataclass declares, by name, in its order."""
+    """Return the options that a dataclass declares, by name, in its order. Those that it names as `fixed` are hidden."""
     hints = get_type_hints(kind, include_extras=True)
-    return {f.name: _option(f.name, hints[f.name], f.default) for f in fields(kind)}
+    found = {f.name: _option(f.name, hints[f.name], f.default) for f in fields(kind)}
+    for name in getattr(kind, "fixed", ()):
+        kept = tuple(mark for mark in (THIS_RUN, SHORTHAND) if found[name].has(mark))
+        found[name] = replace(found[name], marks=(HIDDEN, *kept))
+    return found
 
 
 def flags_of(kind: type) -> Callable[[str], str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from hyperlax.cli.inspecting import Directory
-from hyperlax.config.option import POSITIONAL, By, Given, Metavar, Offered, OneOf, Range, completed
+from hyperlax.config.option import POSITIONAL, By, Metavar, Offered, OneOf, Range
 from hyperlax.config.options import COUNT, LARGEST, TrialNumber
 from hyperlax.errors import OptionError, UsageError, counted, format_number
 
@@ -117,7 +117,7 @@ class PlayOptions:
     algo_and_network_config: _Recipe = None
 
 
-def export(given: Given) -> int:
+def export(options: ExportOptions) -> int:
     """Write the trials to a file."""
     from hyperlax.analysis.tables import default_path, write_export
     from hyperlax.config.stored import named_directory
@@ -125,7 +125,6 @@ def export(given: Given) -> int:
     from hyperlax.study.io_errors import writing
     from hyperlax.study.view import load_study
 
-    options = completed(ExportOptions, given)
     directory = named_directory(options.directory, "export")
     record = load_study(directory, "export").record
     name = default_path(record, options.format) if options.output is None else options.output
@@ -144,11 +143,10 @@ def export(given: Given) -> int:
     return 0
 
 
-def recipes(given: Given) -> int:
+def recipes(options: RecipesOptions) -> int:
     """List, print or copy what comes with Hyperlax."""
     from hyperlax.shipped import shipped, shipped_file
 
-    options = completed(RecipesOptions, given)
     if options.action == "list":
         if options.name is not None:
             raise UsageError(f"recipes list takes no name. To see one: hyperlax recipes show {options.name}.")
@@ -196,51 +194,47 @@ def _copy(one: Shipped, to: str | None) -> int:
     return 0
 
 
-def delete(given: Given) -> int:
+def delete(options: DeleteOptions) -> int:
     """Delete the files of a study."""
     from hyperlax.analysis.plots import PLOTS
     from hyperlax.config.stored import named_directory
     from hyperlax.study.maintenance import delete as remove
     from hyperlax.tracking.leftovers import leftovers
 
-    options = completed(DeleteOptions, given)
     pages = [f"{plot.name}.html" for plot in PLOTS]
     directory = named_directory(options.directory, "delete")
     return remove(directory, options.yes, pages, [] if options.keep_tracking else leftovers(directory))
 
 
-def repair(given: Given) -> int:
+def repair(options: RepairOptions) -> int:
     """Build a study's database again."""
     from hyperlax.config.stored import named_directory
     from hyperlax.studies import study_in
     from hyperlax.study.maintenance import repair as repair_study
 
-    options = completed(RepairOptions, given)
     directory = named_directory(options.directory, "repair")
     study, recipe = study_in(directory, "repair", options.algo_and_network_config)
     return repair_study(study, recipe, directory)
 
 
-def invalidate(given: Given) -> int:
+def invalidate(options: InvalidateOptions) -> int:
     """Take trials out of a study's ranking."""
     from hyperlax.analysis.pages import write_pages
     from hyperlax.config.stored import named_directory
     from hyperlax.studies import study_in
     from hyperlax.study.maintenance import invalidate as invalidate_trials
 
-    options = completed(InvalidateOptions, given)
     directory = named_directory(options.directory, "invalidate")
     study, recipe = study_in(directory, "invalidate", options.algo_and_network_config)
     return invalidate_trials(study, recipe, directory, options.trials, options.reason, write_pages)
 
 
-def play(given: Given) -> int:
+def play(options: PlayOptions) -> int:
     """Evaluate a trained agent, and film it."""
     from hyperlax.agent import load_agent
     from hyperlax.config.stored import named_directory
     from hyperlax.study.agents import environment_of, find_agent
 
-    options = completed(PlayOptions, given)
     if options.gif is not None and options.no_gif:
         raise OptionError("gif", "{gif} and {no_gif} cannot be combined. Leave one of them out.")
     where = named_directory(options.path, "play")

@@ -165,11 +165,7 @@ class Option:
         """True if its value is a path, or several."""
         return bool(_PATH.search(self.metavar))
 
-    @property
-    def help(self) -> str:
-        return self.help_in(flag)
-
-    def help_in(self, spell: Callable[[str], str]) -> str:
+    def help(self, spell: Callable[[str], str] = flag) -> str:
         """Return the help, with other options as `spell` names them."""
         return named(self.mark(str) or "", spell)
 
@@ -197,12 +193,7 @@ class Option:
         name = {int: "INT", float: "NUMBER", str: "TEXT", bool: ""}[self.type]
         return "|".join((name, *self.words))
 
-    @property
-    def default_text(self) -> str:
-        """Default as the help shows it."""
-        return self.default_in(flag)
-
-    def default_in(self, spell: Callable[[str], str]) -> str:
+    def default_text(self, spell: Callable[[str], str] = flag) -> str:
         """Return the default as the help shows it, with other options as `spell` names them."""
         if by := self.mark(By):
             return f"default: {named(by.text, spell)}"
@@ -336,7 +327,7 @@ def completed(kind: type[T], given: Given) -> T:
     """Return the options of a command, completed with defaults. Raises OptionError if a required one is missing."""
     for name, option in options_of(kind).items():
         if option.default is MISSING and name not in given:
-            raise OptionError(name, f"{{{name}}} is required: {{0}}", in_lower(option.help))
+            raise OptionError(name, f"{{{name}}} is required: {{0}}", in_lower(option.help()))
     return kind(**given)
 
 

@@ -168,7 +168,8 @@ def _parsed_kind(kind: type) -> type:
         (
             name,
             Annotated[
-                _parsed_type(option), *_details(option, option.help().replace("options that may change", flags), options)
+                _parsed_type(option),
+                *_details(option, option.help().replace("options that may change", flags), options),
             ],
             dataclasses.field(default=False if option.type is bool else () if option.has(REPEATED) else None),
         )

@@ -141,7 +141,7 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
 
 def _recipe_of_file(file: StudyFile, given: Given) -> tuple[Recipe, str]:
     """Return the recipe of a file with the file's search space, or that of its command, and a sentence about its names."""
-    from hyperlax.config.command_recipes import command_of, command_recipe
+    from hyperlax.config.own_recipes import command_of, command_recipe
     from hyperlax.config.search_spaces import in_our_names
     from hyperlax.config.space_entries import searched
     from hyperlax.config.yaml_file import plain_value

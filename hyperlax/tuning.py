@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields
 from inspect import signature
 from typing import Any
 
-from hyperlax.config.command_recipes import DIRECTION_OF, measures_for
 from hyperlax.config.option import Given
-from hyperlax.config.own_recipes import recipe_of
+from hyperlax.config.own_recipes import DIRECTION_OF, measures_for, recipe_of
 from hyperlax.config.space_entries import entries_of
 from hyperlax.config.stored import RESUMED, load_again, named_directory
 from hyperlax.errors import OptionError, UsageError

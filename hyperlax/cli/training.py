@@ -34,8 +34,8 @@ def starting(command: str) -> Callable[[Given], int]:
 def tune(given: Given) -> int:
     """Search the hyperparameters of a command, or continue."""
     from hyperlax.config.command_options import TuneOptions
-    from hyperlax.config.command_recipes import tuned
     from hyperlax.config.options import SearchOptions
+    from hyperlax.config.own_recipes import tuned
     from hyperlax.config.stored import RESUMED, SEARCH, check_command, load_again, named_directory
     from hyperlax.studies import planned_study
 

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from hyperlax.config.command_options import CommandOptions
-from hyperlax.config.command_recipes import command_entries
 from hyperlax.config.configurations import as_text
 from hyperlax.config.kinds import BudgetError, left_out
 from hyperlax.config.option import HIDDEN, THIS_RUN, Given, flags_of, keys_of, options_of, parted, shown
 from hyperlax.config.options import PRESETS, RunStudyOptions, SearchOptions
+from hyperlax.config.own_recipes import command_entries
 from hyperlax.config.search_spaces import EXPERIMENTS, SPACES, choose
 from hyperlax.config.space_entries import ENTRY_PARTS, entry_of
 from hyperlax.config.sweep_file import KEYS as SWEEP_KEYS

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,7 @@ from hyperlax.config.own_recipes import command_entries
 from hyperlax.config.search_spaces import EXPERIMENTS, SPACES, choose
 from hyperlax.config.space_entries import ENTRY_PARTS, entry_of
 from hyperlax.config.sweep_file import KEYS as SWEEP_KEYS
-from hyperlax.config.sweep_file import Sweep, is_sweep, read_sweep
+from hyperlax.config.sweep_file import NAMES, is_sweep, read_sweep
 from hyperlax.config.yaml_file import Entry, plain_value, read_entries, read_value
 from hyperlax.errors import HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
 from hyperlax.recipe import Recipe
@@ -40,7 +40,7 @@ class StudyFile:
     given: its options. command: its `CommandOptions`, which replace the recipe; `params` then are values. places: name ->
     `path:line`, or the flag that replaced its value.
     has_spaces: whether its space is one of several, with names of other tools. has_preset: whether the given preset is its own.
-    names: option -> its key in a sweep file; empty for a study's file.
+    is_sweep: whether it is a sweep file.
     """
 
     path: str
@@ -51,7 +51,7 @@ class StudyFile:
     places: Mapping[str, str]
     has_spaces: bool = False
     has_preset: bool = False
-    names: Mapping[str, str] = field(default_factory=dict)
+    is_sweep: bool = False
 
     def refusal(self, error: HyperlaxError, on_command_line: Collection[str], about: str) -> HyperlaxError:
         """Return an error about the study with its line in the file, or unchanged if it is about the command line.
@@ -81,20 +81,20 @@ class StudyFile:
         return self.places.get(self._key(name))
 
     def _key(self, name: str) -> str:
-        return self.names.get(name) or keys_of(SearchOptions)(name)
+        return (self.is_sweep and NAMES.get(name)) or keys_of(SearchOptions)(name)
 
 
-def read_study_file(path: str, assignments: Sequence[str] = (), given: Given = MappingProxyType({})) -> StudyFile:
+def read_study_file(path: str, given: Given = MappingProxyType({})) -> StudyFile:
     """Return the study of a file, with checked values. Raises UsageError, naming file and line, if it cannot be read.
 
-    assignments: texts `NAME=VALUE` that replace values of the file. Errors about those name their flag. given: the options of the
-    command line, of which `space` and `preset` choose in a file that has several.
+    given: the options of the command line, of which `assignments` replace values of the file, and `space` and `preset` choose in a
+    file that has several. Errors about an assignment name its flag.
     """
     written = read_entries(path, lambda name: name.replace("-", "_"), _OF_MAPPINGS)
     has_recipe = "algo_and_network_config" in given
-    sweep = read_sweep(written, path) if is_sweep(written) else Sweep(written)
-    entries, has_preset = choose(sweep.entries, path, given.get("space"), given.get("preset"), has_recipe)
-    for text in assignments:
+    own, more = read_sweep(written, path) if is_sweep(written) else (written, {})
+    entries, has_preset = choose(own, path, given.get("space"), given.get("preset"), has_recipe)
+    for text in given.get("assignments", ()):
         _assign(text, entries)
     for name, entry in entries.items():
         _check_name(name, entry)
@@ -103,8 +103,8 @@ def read_study_file(path: str, assignments: Sequence[str] = (), given: Given = M
     _check_command(command, entries)
     params, space = (_mapping(name, entries.get(name)) for name in _MAPPINGS)
     places = {name: entry.where for name, entry in (entries | written).items()}
-    own = {**{name: value for name, value in found.items() if name not in command}, **sweep.given}
-    return StudyFile(path, own, command, params, space, places, SPACES in written, has_preset, sweep.names)
+    options = {**{name: value for name, value in found.items() if name not in command}, **more}
+    return StudyFile(path, options, command, params, space, places, SPACES in written, has_preset, is_sweep(written))
 
 
 def in_full(options: SearchOptions, recipe: Recipe) -> str:

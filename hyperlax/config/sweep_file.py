@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +31,12 @@ _INSTEAD = {
     "algo_and_network_config": "command",
 }
 """Key of a study's file -> the one that says it in a sweep file."""
-_NAMES = {
+NAMES = {
     "study_name": "sweep_name", "sampler": "algorithm", "sampling_method": "algorithm", "mirror": "optuna_storage",
     "track": "mlflow_storage", "tracking_uri": "mlflow_storage", "tracking_experiment": "experiment",
     "output_root": "output_dir", "objective_names": "spec", "objective_directions": "spec",
 }  # fmt: skip
-"""Option -> the key that gives it."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep file as the entries of a study's file. given: the options that such a file cannot have. names: see `_NAMES`."""
-
-    entries: dict[str, Entry]
-    given: Given = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
+"""Option -> the key of a sweep file that gives it."""
 
 
 def is_sweep(entries: Mapping[str, Entry]) -> bool:
@@ -54,8 +44,11 @@ def is_sweep(entries: Mapping[str, Entry]) -> bool:
     return any(name in KEYS for name in entries)
 
 
-def read_sweep(entries: Mapping[str, Entry], path: str) -> Sweep:
-    """Return a sweep file as a study's. Raises UsageError, naming file and line."""
+def read_sweep(entries: Mapping[str, Entry], path: str) -> tuple[dict[str, Entry], Given]:
+    """Return a sweep file as the entries of a study's file, and the options that such a file cannot have.
+
+    Raises UsageError, naming file and line.
+    """
     for name, instead in _INSTEAD.items():
         if name in entries:
             raise UsageError(
@@ -83,7 +76,7 @@ def read_sweep(entries: Mapping[str, Entry], path: str) -> Sweep:
         given |= {"track": "mlflow", "tracking_uri": _address(entries["mlflow_storage"], "mlflow_storage")}
         if "experiment" in entries:
             given["tracking_experiment"] = entries["experiment"].value
-    return Sweep(found, given, _NAMES)
+    return found, given
 
 
 def _study_name(entries: Mapping[str, Entry], path: str) -> Entry:

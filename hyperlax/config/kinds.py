@@ -47,18 +47,6 @@ class _Rl:
         if not given:
             raise OptionError("env_config", "{env_config} is required: an environment such as gymnax.pendulum.")
 
-    def environment(self, given: str) -> str:
-        """Return the canonical name of the environment, "" if the kind has none."""
-        return canonical(given)
-
-    def name(self, recipe: str, environment: str) -> str:
-        """Return the default name of a study."""
-        return f"{recipe}_{slug(environment)}"
-
-    def place(self, root: str, recipe: str, environment: str) -> Path:
-        """Return the directory of results below the output root."""
-        return Path(root) / recipe / slug(environment)
-
     def scale(self, environment: str) -> Scale:
         """Return what trials are measured by. Makes the environment, with jax, only if it is not in the catalog."""
         from hyperlax.envs import make
@@ -138,15 +126,6 @@ class _OfTask:
             problem = "{env_config} {0}: the recipe trains a task, which has no environment. Leave it out."
             raise OptionError("env_config", problem, given)
 
-    def environment(self, given: str) -> str:
-        return ""
-
-    def name(self, recipe: str, environment: str) -> str:
-        return recipe
-
-    def place(self, root: str, recipe: str, environment: str) -> Path:
-        return Path(root) / recipe
-
     def scale(self, environment: str) -> Scale:
         return self.measures
 
@@ -194,6 +173,17 @@ def left_out(options: RunOptions, recipe: Recipe) -> list[str]:
     """Return the options that the recipe's kind does not have."""
     kind = recipe.task is None, kind_of(recipe).has_programs
     return [name for name, option in options_of(type(options)).items() if option.is_foreign(*kind)]
+
+
+def environment_of(options: RunOptions) -> str:
+    """Return the canonical name of the environment, "" without one."""
+    return canonical(options.env_config) if options.env_config else ""
+
+
+def place_of(options: RunOptions, recipe: Recipe) -> Path:
+    """Return the directory of results below the output root."""
+    root = Path(options.output_root) / recipe.name
+    return root / slug(options.env_config) if options.env_config else root
 
 
 def kind_of(recipe: Recipe) -> _Rl | _OfTask:

@@ -117,14 +117,8 @@ class Field:
     def _range(self) -> str:
         if self.rule is None:
             return ""
-        low, high = self.rule.low, self.rule.high
-        if self.type == "int":
-            high = min(high, _LARGEST_INTEGER)
-        if math.isinf(low) and math.isinf(high):
-            return ""
-        if math.isinf(high):
-            return f" above {low}" if self.rule.low_excluded else f" of at least {low}"
-        return f" above {low} and at most {high}" if self.rule.low_excluded else f" from {low} to {high}"
+        high = min(self.rule.high, _LARGEST_INTEGER) if self.type == "int" else self.rule.high
+        return replace(self.rule, high=high).words()
 
     def _limit_of_float32(self, value: Any) -> str:
         """Return the limit of float32 that a number is beyond, in words; "" if that is not why it is not valid."""
@@ -153,10 +147,7 @@ class Field:
             return False
         if self.type == "float" and value and not _SMALLEST_FLOAT <= abs(value) <= _LARGEST_FLOAT:
             return False
-        if self.rule is None:
-            return True
-        above = value > self.rule.low if self.rule.low_excluded else value >= self.rule.low
-        return above and value <= self.rule.high
+        return self.rule is None or self.rule.holds(value)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin,
 
 from hyperlax.errors import OptionError, UsageError, did_you_mean, flag, in_lower, named
 from hyperlax.files import PUT_BACK, expanded
+from hyperlax.hyperparams import Bounds
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
@@ -57,29 +58,11 @@ MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE, RL_ONLY, PR
 
 
 @dataclass(frozen=True)
-class Range:
-    """Bounds of a number, both allowed unless `above` or `below`. note: a sentence that follows a refusal."""
+class Range(Bounds):
+    """Valid values of a number. note: a sentence that follows a refusal."""
 
-    low: float = -math.inf
-    high: float = math.inf
-    above: bool = False
-    below: bool = False
     unit: str = "a number"
     note: str = ""
-
-    def holds(self, value: float) -> bool:
-        """Return whether a number is within the bounds and finite."""
-        over = value > self.low if self.above else value >= self.low
-        under = value < self.high if self.below else value <= self.high
-        return over and under and abs(value) <= sys.float_info.max
-
-    def words(self) -> str:
-        """Return the bounds as they follow the unit."""
-        if not (self.above or self.below) and math.isfinite(self.low) and math.isfinite(self.high):
-            return f" from {self.low:g} to {self.high:.10g}"
-        low = "" if self.low == -math.inf else f" {'above' if self.above else 'of at least'} {self.low:g}"
-        high = "" if self.high == math.inf else f" {'below' if self.below else 'at most'} {self.high:.10g}"
-        return low + (" and" if low and high else "") + high
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,14 @@ _Top = Annotated[int, "Number of best trials to show.", Range(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListOptions:
+class _ListOptions:
     """List the studies below a directory with their progress and best trial."""
 
     root: Annotated[str, "The directory.", POSITIONAL, Metavar("[ROOT]")] = "my_optuna_studies"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions:
+class _ShowOptions:
     """Show a study's best trials with their learning curves, or one trial in full."""
 
     directory: Directory
@@ -41,7 +41,7 @@ class ShowOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchOptions:
+class _WatchOptions:
     """Follow a running study until it ends."""
 
     directory: Directory
@@ -50,14 +50,14 @@ class WatchOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions:
+class _ReportOptions:
     """Rewrite a study's report and plots, also while the study runs."""
 
     directory: Directory
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions:
+class _CompareOptions:
     """Compare studies on one page: their best trials, progress and learning curves."""
 
     directories: Annotated[tuple[str, ...], "The studies' directories.", POSITIONAL, Metavar("DIR DIR [DIR ...]")]
@@ -66,7 +66,7 @@ class CompareOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DashboardOptions:
+class _DashboardOptions:
     """Open a study in optuna-dashboard, also while the study runs."""
 
     directory: Directory
@@ -74,7 +74,7 @@ class DashboardOptions:
     port: Annotated[int, "Port to listen on; 0 picks a free one.", Range(0, 65535)] = 8080
 
 
-def list_studies(options: ListOptions) -> int:
+def list_studies(options: _ListOptions) -> int:
     """List studies, a line each. Return 1 if one of them cannot be read; the others are still listed."""
     from hyperlax.analysis.terminal import aligned, best_in_words, counts
     from hyperlax.study.view import load_study
@@ -122,7 +122,7 @@ def _manifests(root: Path) -> Iterator[Path]:
             yield Path(directory) / MANIFEST
 
 
-def show(options: ShowOptions) -> int:
+def show(options: _ShowOptions) -> int:
     """Print a study, or one of its trials."""
     from hyperlax.analysis.terminal import study_text, trial_text
     from hyperlax.config.stored import named_directory
@@ -137,7 +137,7 @@ def show(options: ShowOptions) -> int:
     return 0
 
 
-def watch(options: WatchOptions) -> int:
+def watch(options: _WatchOptions) -> int:
     """Repeat the output of `show` on a terminal, or else print a line per change, until no process runs the study."""
     from hyperlax.analysis.terminal import best_in_words, counts, study_text
     from hyperlax.config.stored import named_directory
@@ -160,7 +160,7 @@ def watch(options: WatchOptions) -> int:
         time.sleep(options.seconds)
 
 
-def report(options: ReportOptions) -> int:
+def report(options: _ReportOptions) -> int:
     """Write the pages at the study's root."""
     from hyperlax.analysis.pages import write_study_pages
     from hyperlax.config.stored import named_directory
@@ -177,7 +177,7 @@ def report(options: ReportOptions) -> int:
     return 0
 
 
-def compare(options: CompareOptions) -> int:
+def compare(options: _CompareOptions) -> int:
     """Write a page about several studies."""
     from hyperlax.analysis.comparison import Compared, comparison, names_of
     from hyperlax.config.stored import named_directory
@@ -202,7 +202,7 @@ def compare(options: CompareOptions) -> int:
     return 0
 
 
-def dashboard(options: DashboardOptions) -> int:
+def dashboard(options: _DashboardOptions) -> int:
     """Serve a study to a browser, until Ctrl-C."""
     from hyperlax.config.stored import named_directory
     from hyperlax.study.dashboard import serve

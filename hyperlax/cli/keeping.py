@@ -26,7 +26,7 @@ _Recipe = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions:
+class _ExportOptions:
     """Export a study's trials as CSV, JSON, Parquet or an Optuna journal."""
 
     directory: Directory
@@ -46,7 +46,7 @@ def _shipped_names() -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipesOptions:
+class _RecipesOptions:
     """List, show or copy the recipes and study files that come with Hyperlax."""
 
     action: Annotated[str, "list, show or copy.", POSITIONAL, OneOf(("list", "show", "copy")), Metavar("[ACTION]")] = (
@@ -65,7 +65,7 @@ class RecipesOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeleteOptions:
+class _DeleteOptions:
     """Delete a study: the files that Hyperlax wrote, and nothing else; also what it left in MLflow and in its mirror."""
 
     directory: Directory
@@ -76,7 +76,7 @@ class DeleteOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepairOptions:
+class _RepairOptions:
     """Rebuild a study's damaged or missing database from its backup and the batches on disk."""
 
     directory: Directory
@@ -84,7 +84,7 @@ class RepairOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InvalidateOptions:
+class _InvalidateOptions:
     """Remove trials from a study's ranking, but keep their results."""
 
     directory: Directory
@@ -94,7 +94,7 @@ class InvalidateOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayOptions:
+class _PlayOptions:
     """Play new episodes with a trained agent: print its return and film one as an animated GIF."""
 
     path: Annotated[
@@ -117,7 +117,7 @@ class PlayOptions:
     algo_and_network_config: _Recipe = None
 
 
-def export(options: ExportOptions) -> int:
+def export(options: _ExportOptions) -> int:
     """Write the trials to a file."""
     from hyperlax.analysis.tables import default_path, write_export
     from hyperlax.config.stored import named_directory
@@ -143,7 +143,7 @@ def export(options: ExportOptions) -> int:
     return 0
 
 
-def recipes(options: RecipesOptions) -> int:
+def recipes(options: _RecipesOptions) -> int:
     """List, print or copy what comes with Hyperlax."""
     from hyperlax.shipped import shipped, shipped_file
 
@@ -194,7 +194,7 @@ def _copy(one: Shipped, to: str | None) -> int:
     return 0
 
 
-def delete(options: DeleteOptions) -> int:
+def delete(options: _DeleteOptions) -> int:
     """Delete the files of a study."""
     from hyperlax.analysis.plots import PLOTS
     from hyperlax.config.stored import named_directory
@@ -206,7 +206,7 @@ def delete(options: DeleteOptions) -> int:
     return remove(directory, options.yes, pages, [] if options.keep_tracking else leftovers(directory))
 
 
-def repair(options: RepairOptions) -> int:
+def repair(options: _RepairOptions) -> int:
     """Build a study's database again."""
     from hyperlax.config.stored import named_directory
     from hyperlax.studies import study_in
@@ -217,7 +217,7 @@ def repair(options: RepairOptions) -> int:
     return repair_study(study, recipe, directory)
 
 
-def invalidate(options: InvalidateOptions) -> int:
+def invalidate(options: _InvalidateOptions) -> int:
     """Take trials out of a study's ranking."""
     from hyperlax.analysis.pages import write_pages
     from hyperlax.config.stored import named_directory
@@ -229,7 +229,7 @@ def invalidate(options: InvalidateOptions) -> int:
     return invalidate_trials(study, recipe, directory, options.trials, options.reason, write_pages)
 
 
-def play(options: PlayOptions) -> int:
+def play(options: _PlayOptions) -> int:
     """Evaluate a trained agent, and film it."""
     from hyperlax.agent import load_agent
     from hyperlax.config.stored import named_directory
@@ -272,7 +272,7 @@ def play(options: PlayOptions) -> int:
     return 0
 
 
-def _gif_file(options: PlayOptions, agent: Path) -> Path:
+def _gif_file(options: _PlayOptions, agent: Path) -> Path:
     """Return the file for the GIF of an agent. Raises OptionError for one that cannot be written there."""
     from hyperlax.files import new_file
     from hyperlax.study.io_errors import writing

@@ -126,11 +126,10 @@ def command_entries(recipe: Recipe) -> dict[str, Any]:
     """Return what a study's file says about the command of a recipe."""
     task = recipe.task
     assert isinstance(task, Command)
-    words = {long: short for short, long in DIRECTION_OF.items()}
     return {
         "command": list(task.command),
         "metric": [measure.name for measure in task.all_measures],
-        "mode": [words[measure.direction] for measure in task.all_measures],
+        "mode": [measure.direction[:3] for measure in task.all_measures],
         "budget": task.budget,
         "evaluations": task.evaluations,
         "cores": task.cores,

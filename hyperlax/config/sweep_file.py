@@ -18,7 +18,7 @@ KEYS = (
     "experiment", "sweep_name", "algorithm", "parameters", "optuna_storage", "mlflow_storage", "output_dir", "spec",
 )  # fmt: skip
 _SPEC = ("direction", "metric")
-_DIRECTIONS = {"maximize": "max", "max": "max", "minimize": "min", "min": "min"}
+_DIRECTIONS = ("maximize", "max", "minimize", "min")
 _INSTEAD = {
     "study_name": "sweep_name",
     "sampler": "algorithm",
@@ -124,7 +124,7 @@ def _measures(spec: Entry) -> dict[str, Entry]:
     for one in several:
         if one not in _DIRECTIONS:
             raise UsageError(f"{given.where}: direction needs maximize or minimize, got {shown(one)}.")
-    return {"metric": spec.value["metric"], "mode": Entry(given.where, [_DIRECTIONS[one] for one in several])}
+    return {"metric": spec.value["metric"], "mode": Entry(given.where, [one[:3] for one in several])}
 
 
 def _parameters(entry: Entry) -> dict[str, Entry]:

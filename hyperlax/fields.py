@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.hyperparams import ACTIVATIONS, Config, Params, Rule
-from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric, QUniform, is_integer
+from hyperlax.space import Categorical, Distribution, DistributionError, Numeric, QUniform, is_integer
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Config)
@@ -300,12 +300,9 @@ def fitted(
         if field.type in ("int", "sizes") or isinstance(field, _OwnField):
             distribution = Categorical(values=[field.plain(value) for value in distribution.values])
         produced = list(distribution.values)
-    elif isinstance(distribution, Numeric):
+    else:
         _check_kind(name, field, distribution, where, write)
         produced = list(distribution.bounds())
-    else:
-        found = type(distribution).__name__
-        raise UsageError(f"{where}: {name} needs a distribution ({', '.join(DISTRIBUTIONS)}), got a {found}.")
     for value in produced:
         problem = field.problem(value)
         if problem:
@@ -387,7 +384,6 @@ def candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
         return [fixed]
     if isinstance(distribution, Categorical):
         return list(distribution.values)
-    assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
     return range(int(low), int(high) + 1, int(distribution.spacing() or 1))
 

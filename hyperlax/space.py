@@ -41,39 +41,7 @@ class DistributionError(SpelledError, UsageError):
 
 
 @dataclass(frozen=True)
-class Distribution:
-    """The values of a searched hyperparameter."""
-
-    def contains(self, value: Any) -> bool:
-        """Return whether the distribution can produce this value; True and False are not numbers."""
-        raise NotImplementedError
-
-    def place(self, value: Any) -> int:
-        """Return the index of a value of a finite distribution."""
-        raise NotImplementedError
-
-    def at(self, place: int) -> Any:
-        """Return the value of a finite distribution at an index."""
-        raise NotImplementedError
-
-    def middle(self) -> Any:
-        """Return the value in the middle of a range, on a logarithmic scale if it has one; the first choice."""
-        raise NotImplementedError
-
-    def size(self) -> int | None:
-        """Return the number of values; None if there are infinitely many."""
-        raise NotImplementedError
-
-    def is_finite(self) -> bool:
-        return self.size() is not None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return `{"type": ..., ...}` with the recipe's arguments; `from_json` reads it."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Numeric(Distribution):
+class Numeric:
     """A distribution between two bounds, both included."""
 
     domain: tuple[float, float]
@@ -106,11 +74,13 @@ class Numeric(Distribution):
         return self.domain
 
     def contains(self, value: Any) -> bool:
+        """Return whether the distribution can produce this value; True and False are not numbers."""
         if not (is_integer(value) if self.integral else _is_number(value)):
             return False
         return self.domain[0] <= value <= self.domain[1]
 
     def middle(self) -> Any:
+        """Return the value in the middle of the range, on a logarithmic scale if it has one."""
         low, high = self.domain
         middle = math.sqrt(low) * math.sqrt(high) if self.logarithmic else low / 2 + high / 2
         return min(max(middle, low), high) if self.spacing() is None else self.at(self.place(middle))
@@ -120,13 +90,16 @@ class Numeric(Distribution):
         return 1 if self.integral else None
 
     def size(self) -> int | None:
+        """Return the number of values; None if there are infinitely many."""
         spacing = self.spacing()
         return None if spacing is None else round((self.domain[1] - self.domain[0]) / spacing) + 1
 
     def place(self, value: Any) -> int:
+        """Return the index of a value of a finite distribution."""
         return round((value - self.domain[0]) / (self.spacing() or 1))
 
     def at(self, place: int) -> Any:
+        """Return the value of a finite distribution at an index."""
         step = self.spacing() or 1
         if self.integral:
             return int(self.domain[0]) + place * int(step)
@@ -149,6 +122,7 @@ class Numeric(Distribution):
             )
 
     def to_json(self) -> dict[str, Any]:
+        """Return `{"type": ..., ...}` with the recipe's arguments; `from_json` reads it."""
         return {"type": type(self).__name__, "domain": list(self.domain)}
 
 
@@ -253,8 +227,10 @@ class QUniform(Numeric):
 
 
 @dataclass(frozen=True)
-class Categorical(Distribution):
+class Categorical:
     """One of the values, unordered. A value is a number, a string, a bool or a list of those; tuples are kept as lists.
+
+    It has the methods of `Numeric`.
 
     A single value is allowed: it fixes the field and shows in every table.
     """
@@ -299,15 +275,18 @@ class Categorical(Distribution):
         return self.values[place]
 
     def middle(self) -> Any:
+        """Return the first choice."""
         return self.values[0]
 
-    def size(self) -> int | None:
+    def size(self) -> int:
         return len(self.values)
 
     def to_json(self) -> dict[str, Any]:
         return {"type": "Categorical", "values": [plain(value) for value in self.values]}
 
 
+Distribution = Numeric | Categorical
+"""The values of a searched hyperparameter."""
 DISTRIBUTIONS: dict[str, type[Distribution]] = {
     kind.__name__: kind
     for kind in (LogUniform, UniformContinuous, UniformDiscrete, LogUniformDiscrete, QUniform, Categorical)

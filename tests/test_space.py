@@ -118,7 +118,7 @@ def test_a_choice_is_contained_as_list_or_tuple():
 
 def test_sizes_count_the_values():
     assert [d.size() for d in EVERY_KIND] == [None, None, 4, 64, 4, 5]
-    assert [d.is_finite() for d in EVERY_KIND] == [False, False, True, True, True, True]
+    assert [d.size() is None for d in EVERY_KIND] == [True, True, False, False, False, False]
 
 
 @pytest.mark.parametrize("distribution", EVERY_KIND, ids=lambda d: type(d).__name__)

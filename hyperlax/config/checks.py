@@ -246,7 +246,7 @@ def _check_numbers(entry: SamplerRow, space: Mapping[str, Distribution]) -> None
 
 
 def _check_grid(entry: SamplerRow, largest: int, space: Mapping[str, Distribution]) -> None:
-    continuous = _named(space, lambda distribution: not distribution.is_finite())
+    continuous = _named(space, lambda distribution: distribution.size() is None)
     if continuous:
         raise OptionError(
             "sampler",

@@ -149,7 +149,6 @@ def entry_of(distribution: Distribution) -> dict[str, Any]:
     """Return a distribution as a file writes it."""
     if isinstance(distribution, Categorical):
         return {"type": "choice", "values": distribution.to_json()["values"]}
-    assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
     if isinstance(distribution, LogUniformDiscrete):
         return {"type": "randint", "low": low, "high": high, "log": True}

@@ -210,52 +210,34 @@ def _check_learns(
     Before it pass a whole rollout, and the algorithm's warm-up in each environment. where: the origin of `base`, "" if the user
     has given its values.
     """
-    budget, of = options.total_timesteps, _Largest(base, space)
-    envs, rollout = of["total_num_envs"], of["rollout_length"]
-    rest = "Raise {total_timesteps} to at least {4}"
+    budget, values = options.total_timesteps, dotted(base)
+
+    def largest(field: str) -> int:
+        return extremes(values[HYPERPARAM + field], space.get(HYPERPARAM + field))[1]
+
+    def said(field: str) -> str:
+        return f"{field} ({'up to ' if HYPERPARAM + field in space else ''}{largest(field)})"
+
+    envs, rollout = largest("total_num_envs"), largest("rollout_length")
+    warm_up = largest(base.warm_up) if base.warm_up else 0
     least = max(envs * rollout, envs * rollout * (options.num_evaluations - 1) + 1)
-    if base.warm_up and of[base.warm_up]:
-        least = max(least, envs * of[base.warm_up] + 1)
-    in_place = f" in {where}" if where else ""
+    if warm_up:
+        least = max(least, envs * warm_up + 1)
+    rest, in_place = f"Raise {{total_timesteps}} to at least {least}", f" in {where}" if where else ""
     if budget < envs * rollout:
+        takes = f"{said('rollout_length')} x {said('total_num_envs')} = {envs * rollout} steps"
         raise BudgetError(
             (HYPERPARAM + "rollout_length", HYPERPARAM + "total_num_envs"),
-            "{total_timesteps} {0}: nothing can be learnt in less than one rollout, which takes {1} x {2} = {3} steps. "
-            f"{rest} for {{6}}, or lower one of the two{{5}}.",
-            budget,
-            of.said("rollout_length"),
-            of.said("total_num_envs"),
-            envs * rollout,
-            least,
+            f"{{total_timesteps}} {budget}: nothing can be learnt in less than one rollout, which takes {takes}. {rest} for "
+            f"{counted(options.num_evaluations, 'evaluation')}, or lower one of the two{{0}}.",
             in_place,
-            counted(options.num_evaluations, "evaluation"),
         )
-    if base.warm_up and 0 < of[base.warm_up] * envs >= budget:
+    if base.warm_up and 0 < warm_up * envs >= budget:
+        name = HYPERPARAM + base.warm_up
+        takes = f"{said(base.warm_up)} x {said('total_num_envs')} = {warm_up * envs} steps"
         raise BudgetError(
-            (HYPERPARAM + base.warm_up, HYPERPARAM + "total_num_envs"),
-            "{total_timesteps} {0}: nothing can be learnt in the warm-up, which takes {1} x {2} = {3} steps. "
-            f"{rest}, or lower {{5}} to at most {{6}}{{7}}.",
-            budget,
-            of.said(base.warm_up),
-            of.said("total_num_envs"),
-            of[base.warm_up] * envs,
-            least,
-            HYPERPARAM + base.warm_up,
-            (budget - 1) // envs,
+            (name, HYPERPARAM + "total_num_envs"),
+            f"{{total_timesteps}} {budget}: nothing can be learnt in the warm-up, which takes {takes}. {rest}, or lower {name} "
+            f"to at most {(budget - 1) // envs}{{0}}.",
             in_place,
         )
-
-
-class _Largest:
-    """The largest values of integer hyperparameters that a space reaches."""
-
-    def __init__(self, base: AlgorithmConfig, space: Mapping[str, Distribution]):
-        self._base, self._space = dotted(base), space
-
-    def __getitem__(self, field: str) -> int:
-        name = HYPERPARAM + field
-        return extremes(self._base[name], self._space.get(name))[1]
-
-    def said(self, field: str) -> str:
-        """Return a field and its largest value, in words."""
-        return f"{field} ({'up to ' if HYPERPARAM + field in self._space else ''}{self[field]})"

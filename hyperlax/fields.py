@@ -302,7 +302,7 @@ def fitted(
         produced = list(distribution.values)
     else:
         _check_kind(name, field, distribution, where, write)
-        produced = list(distribution.bounds())
+        produced = list(distribution.domain)
     for value in produced:
         problem = field.problem(value)
         if problem:
@@ -384,14 +384,14 @@ def candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
         return [fixed]
     if isinstance(distribution, Categorical):
         return list(distribution.values)
-    low, high = distribution.bounds()
+    low, high = distribution.domain
     return range(int(low), int(high) + 1, int(distribution.spacing() or 1))
 
 
 def extremes(fixed: int, distribution: Distribution | None) -> tuple[int, int]:
     """Return the smallest and the largest value that an integer field can have."""
     if isinstance(distribution, Numeric):
-        low, high = distribution.bounds()
+        low, high = distribution.domain
         return int(low), int(high)
     values = candidates(fixed, distribution)
     return min(values), max(values)

@@ -42,7 +42,7 @@ class DistributionError(SpelledError, UsageError):
 
 @dataclass(frozen=True)
 class Numeric:
-    """A distribution between two bounds, both included."""
+    """A distribution between the two bounds of `domain`, both included; they are integers for the discrete distributions."""
 
     domain: tuple[float, float]
 
@@ -56,22 +56,17 @@ class Numeric:
         kind = int if self.integral else float
         for end, bound in (("low", low), ("high", high)):
             _check_bound(name, end, bound, self.integral)
+        found = f"got low={low}, high={high}"
         if not low < high:
             rule = "0 < low < high" if self.logarithmic else "low < high"
             hint = "To fix the value instead, {fixed}." if low == high else "Swap the two."
-            raise DistributionError(f"{{{name}}} needs {rule}, got low={{0}}, high={{1}}. {hint}", low, high)
+            raise DistributionError(f"{{{name}}} needs {rule}, {found}. {hint}")
         if self.logarithmic and low <= 0:
             linear = "UniformDiscrete" if self.integral else "UniformContinuous"
             raise DistributionError(
-                f"{{{name}}} needs 0 < low < high, got low={{0}}, high={{1}}. For a range that touches zero, use {{{linear}}}.",
-                low,
-                high,
+                f"{{{name}}} needs 0 < low < high, {found}. For a range that touches zero, use {{{linear}}}."
             )
         object.__setattr__(self, "domain", (kind(low), kind(high)))
-
-    def bounds(self) -> tuple[float, float]:
-        """Return the lowest and the highest value; integers for the discrete distributions."""
-        return self.domain
 
     def contains(self, value: Any) -> bool:
         """Return whether the distribution can produce this value; True and False are not numbers."""
@@ -113,12 +108,9 @@ class Numeric:
         if rest:
             reached = low + steps * step
             raise DistributionError(
-                f"{{{type(self).__name__}}} needs high - low to be a multiple of {self._step_name}, got low={{0}}, high={{1}}, "
-                f"{self._step_name}={{2}}. The nearest high that works: {{3}}{' or {4}' if steps else ''}.",
-                *self.domain,
-                self.spacing(),
-                reached + step,
-                reached,
+                f"{{{type(self).__name__}}} needs high - low to be a multiple of {self._step_name}, got low={self.domain[0]}, "
+                f"high={self.domain[1]}, {self._step_name}={self.spacing()}. The nearest high that works: {reached + step}"
+                f"{f' or {reached}' if steps else ''}."
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -191,18 +183,13 @@ class QUniform(Numeric):
         low, high = self.domain
         object.__setattr__(self, "q", plain(self.q))
         if not _is_number(self.q) or not self.q > 0:
-            raise DistributionError(
-                "{QUniform} needs a step q > 0, got q={0!r}. For a range without steps, use {UniformContinuous}.",
-                self.q,
-            )
+            problem = "{QUniform} needs a step q > 0, got q={0!r}. For a range without steps, use {UniformContinuous}."
+            raise DistributionError(problem, self.q)
         object.__setattr__(self, "q", float(self.q))
         if (high - low) / self.q > _MOST_STEPS:
             raise DistributionError(
-                "{QUniform} needs steps that a float can tell apart, got low={0}, high={1}, q={2}. "
-                "For so fine a grid, use {UniformContinuous}.",
-                low,
-                high,
-                self.q,
+                f"{{QUniform}} needs steps that a float can tell apart, got low={low}, high={high}, q={self.q}. "
+                "For so fine a grid, use {UniformContinuous}."
             )
         self._check_reached()
 
@@ -251,12 +238,8 @@ class Categorical:
         for value in self.values:
             key = _identity(value)
             if key in seen:
-                raise DistributionError(
-                    "{Categorical} needs different values, got {0!r} and {1!r}, which are the same choice. "
-                    "Drop one of the two.",
-                    seen[key],
-                    value,
-                )
+                problem = "{Categorical} needs different values, got {0!r} and {1!r}, which are the same choice. "
+                raise DistributionError(f"{problem}Drop one of the two.", seen[key], value)
             seen[key] = value
         object.__setattr__(self, "values", tuple(plain(value) for value in self.values))
 

@@ -149,7 +149,7 @@ def entry_of(distribution: Distribution) -> dict[str, Any]:
     """Return a distribution as a file writes it."""
     if isinstance(distribution, Categorical):
         return {"type": "choice", "values": distribution.to_json()["values"]}
-    low, high = distribution.bounds()
+    low, high = distribution.domain
     if isinstance(distribution, LogUniformDiscrete):
         return {"type": "randint", "low": low, "high": high, "log": True}
     word = next(word for word, (kind, _) in _TYPES.items() if kind is type(distribution))

@@ -196,12 +196,7 @@ class QNetworks:
 
 
 @dataclass(frozen=True)
-class Config:
-    """Configuration of a trial: an `AlgorithmConfig`, or the `Params` of a task. `hyperlax.fields` reads and sets its fields."""
-
-
-@dataclass(frozen=True)
-class Params(Config):
+class Params:
     """Configuration of a task: its fields are the keys of `values`. A field's type is that of its value.
 
     rules: the valid values of the fields that have a rule.
@@ -212,7 +207,7 @@ class Params(Config):
 
 
 @dataclass(frozen=True)
-class AlgorithmConfig(Config):
+class AlgorithmConfig:
     """Configuration of an algorithm, which declares both fields with their own classes and defaults.
 
     action_kinds: the actions that it can choose, "discrete" or "continuous" or both. policy_network: the network that acts.
@@ -225,6 +220,10 @@ class AlgorithmConfig(Config):
 
     hyperparam: Any = None
     network: Any = None
+
+
+Config = AlgorithmConfig | Params
+"""Configuration of a trial. `hyperlax.fields` reads and sets its fields."""
 
 
 def of_algorithm(config: Config) -> AlgorithmConfig:

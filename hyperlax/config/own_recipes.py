@@ -14,7 +14,7 @@ from hyperlax.config.options import SearchOptions
 from hyperlax.config.space_entries import ARGUMENTS, entry_of, searched
 from hyperlax.config.speech import python_call
 from hyperlax.config.yaml_file import Entry
-from hyperlax.errors import OptionError, UsageError, did_you_mean
+from hyperlax.errors import OptionError, did_you_mean
 from hyperlax.recipe import Recipe, of_task
 from hyperlax.report import is_number
 from hyperlax.space import Distribution, is_integer
@@ -224,9 +224,7 @@ def _typed(name: str, entry: Entry, given: Any) -> Any:
         return example
     if is_number(example) and not (is_integer(given) or (is_number(given) and isinstance(example, float))):
         wanted = "a number" if isinstance(example, float) else "a whole number"
-        raise UsageError(
-            f"{entry.where}: {name} is searched, and the value with which it begins is {given!r}. Give {wanted}."
-        )
+        raise entry.refusal(f"{name} is searched, and the value with which it begins is {given!r}. Give {wanted}.")
     return float(given) if isinstance(example, float) else given
 
 

@@ -109,7 +109,7 @@ def choose(
             raise OptionError("space", "{space} {0}: {1} has no {2}. Leave it out.", space, path, SPACES)
         return found, is_given
     if "space" in found:
-        raise UsageError(f"{found['space'].where}: space and {SPACES} cannot be combined. Keep one of the two.")
+        raise found["space"].refusal(f"space and {SPACES} cannot be combined. Keep one of the two.")
     chosen = _chosen(spaces, space, path)
     if not has_recipe and "algo_and_network_config" not in found:
         found["algo_and_network_config"] = Entry(spaces[chosen].where, _recipe(chosen, spaces[chosen].where))
@@ -132,10 +132,10 @@ def in_our_names(space: Mapping[str, Entry], recipe: Recipe) -> tuple[dict[str, 
             for full in names:
                 others, instead = _DIFFERS.get(full.rpartition(".")[2], ((), ""))
                 if name in others:
-                    raise UsageError(f"{entry.where}: {recipe.name} has no `{name}`; {instead}.")
+                    raise entry.refusal(f"{recipe.name} has no `{name}`; {instead}.")
         for full in names or [name]:
             if full in found:
-                raise UsageError(f"{entry.where}: {full} is given twice, also by its other name. Keep one of the two.")
+                raise entry.refusal(f"{full} is given twice, also by its other name. Keep one of the two.")
             found[full] = entry
         if names and (len(names) > 1 or names[0].rpartition(".")[2] != name):
             said.append(f"{name} is {_in_short(names)}")
@@ -181,9 +181,7 @@ def _named(entry: Entry | None, example: str) -> Mapping[str, Entry]:
 
 def _mapping(entry: Entry, what: str, example: str) -> Mapping[str, Entry]:
     if not isinstance(entry.value, dict) or not entry.value:
-        raise UsageError(
-            f"{entry.where}: {what} needs names and what belongs to them, as {example}, got {shown(entry.value)}."
-        )
+        raise entry.refusal(f"{what} needs names and what belongs to them, as {example}, got {shown(entry.value)}.")
     return entry.value
 
 
@@ -197,7 +195,7 @@ def _own_space(options: dict[str, Entry]) -> str | None:
     """Take the space that a preset chooses out of its options, and return its name."""
     entry = options.pop("space", options.pop("algorithm", None))
     if entry is not None and not isinstance(entry.value, str):
-        raise UsageError(f"{entry.where}: needs the name of a search space, got {shown(entry.value)}.")
+        raise entry.refusal(f"needs the name of a search space, got {shown(entry.value)}.")
     return None if entry is None else entry.value
 
 
@@ -210,7 +208,7 @@ def entry_in_our_words(entry: Entry) -> Entry:
         if name in parts:
             ends = parts.pop(name)
             if not isinstance(ends.value, list) or len(ends.value) != 2:
-                raise UsageError(f"{ends.where}: {name} needs two numbers, as [0, 1], got {shown(ends.value)}.")
+                raise ends.refusal(f"{name} needs two numbers, as [0, 1], got {shown(ends.value)}.")
             parts["low"], parts["high"] = (Entry(ends.where, end) for end in ends.value)
     if parts.keys() == {"value"}:
         return Entry(entry.where, parts["value"].value)
@@ -226,7 +224,7 @@ def _typed(entry: Entry, parts: dict[str, Entry]) -> Entry:
     if kind is None:
         there = ", ".join(_TYPES)
         hint = did_you_mean(word, [word for words in _TYPES.values() for word in words])
-        raise UsageError(f"{given.where}: no type {shown(given.value)}. {hint}There are {there}.")
+        raise given.refusal(f"no type {shown(given.value)}. {hint}There are {there}.")
     is_log = "log" in parts and parts["log"].value is True
     if kind in ("uniform", "loguniform") and "log" in parts and isinstance(parts["log"].value, bool):
         del parts["log"]
@@ -241,7 +239,7 @@ def _typed(entry: Entry, parts: dict[str, Entry]) -> Entry:
         kind, parts["values"] = "choice", Entry(given.where, [False, True])
     if kind == "fixed":
         if "value" not in parts:
-            raise UsageError(f"{entry.where}: needs `value`, or write the value alone.")
+            raise entry.refusal("needs `value`, or write the value alone.")
         return Entry(entry.where, parts["value"].value)
     return Entry(entry.where, {"type": Entry(given.where, kind), **parts})
 
@@ -254,6 +252,6 @@ def _renamed(given: Mapping[str, Entry], names: Mapping[str, Sequence[str]]) -> 
         name = name.replace("-", "_")
         mine = ours.get(name, name)
         if mine in found:
-            raise UsageError(f"{entry.where}: {mine} is given twice, also by its other name. Keep one of the two.")
+            raise entry.refusal(f"{mine} is given twice, also by its other name. Keep one of the two.")
         found[mine] = entry
     return found

@@ -66,7 +66,7 @@ class StudyFile:
             for short, entry in self.space.items():
                 name = self.params[short].value if short in self.params else short
                 if any(f".{one}".endswith(f".{name}") for one in error.names):
-                    return UsageError(f"{entry.where}: {told}")
+                    return entry.refusal(told)
         for name in (*options, about):
             if name in on_command_line:
                 return error
@@ -134,20 +134,20 @@ def _check_name(name: str, entry: Entry) -> None:
         return
     known = (*KEYS, *_MAPPINGS, SPACES, EXPERIMENTS, *SWEEP_KEYS)
     if name in _OPTIONS and _OPTIONS[name].has(THIS_RUN):
-        raise UsageError(f"{entry.where}: {name} belongs to one run. Give it on the command line and drop the line.")
+        raise entry.refusal(f"{name} belongs to one run. Give it on the command line and drop the line.")
     hint = did_you_mean(name, known).strip() or f"There are {', '.join(known)}."
-    raise UsageError(f"{entry.where}: nothing named `{name}`. {hint}")
+    raise entry.refusal(f"nothing named `{name}`. {hint}")
 
 
 def _check_command(command: Given, entries: Mapping[str, Entry]) -> None:
     """Raise UsageError for the options of a command without one, and for a file with a command and a recipe."""
     if "command" in command and "algo_and_network_config" in entries:
-        raise UsageError(
-            f"{entries['command'].where}: a study trains a command or a recipe. Remove this line or algo_and_network_config."
+        raise entries["command"].refusal(
+            "a study trains a command or a recipe. Remove this line or algo_and_network_config."
         )
     if command and "command" not in command:
         name = next(iter(command))
-        raise UsageError(f"{entries[name].where}: {name} is about a command. Give `command` as well, or drop the line.")
+        raise entries[name].refusal(f"{name} is about a command. Give `command` as well, or drop the line.")
 
 
 def _assign(text: str, entries: dict[str, Entry]) -> None:
@@ -207,14 +207,12 @@ def _value(key: str, entry: Entry) -> Any:
         value = KEYS[key].read_given(value)
         return value != KEYS[key].is_switched_off if KEYS[key].type is bool else value
     except OptionError as error:
-        raise UsageError(f"{entry.where}: {error.told(keys_of(SearchOptions))}") from error
+        raise entry.refusal(error.told(keys_of(SearchOptions))) from error
 
 
 def _mapping(name: str, entry: Entry | None) -> Mapping[str, Entry]:
     if entry is None:
         return {}
     if not isinstance(entry.value, dict):
-        raise UsageError(
-            f"{entry.where}: {name} needs a mapping, got {shown(entry.value)}. Write one entry a line below it."
-        )
+        raise entry.refusal(f"{name} needs a mapping, got {shown(entry.value)}. Write one entry a line below it.")
     return entry.value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hyperlax.config.option import shown
+from hyperlax.config.option import Given, shown
 from hyperlax.config.options import PRESETS
 from hyperlax.config.yaml_file import Entry
 from hyperlax.errors import OptionError, UsageError, did_you_mean
@@ -81,14 +81,13 @@ _DIFFERS: dict[str, tuple[tuple[str, ...], str]] = {
 """Last name here -> names elsewhere that mean it by other values, and what to write instead."""
 
 
-def choose(
-    entries: Mapping[str, Entry], path: str, space: str | None, preset: str | None, has_recipe: bool
-) -> tuple[dict[str, Entry], bool]:
+def choose(entries: Mapping[str, Entry], path: str, given: Given) -> tuple[dict[str, Entry], bool]:
     """Return the entries of a file with the chosen space and preset in place of all, and whether the preset was one of the file.
 
-    space, preset: those of the command line, of which a preset replaces what else the file says. has_recipe: whether it names one.
-    Raises UsageError, naming file and line.
+    given: the options of the command line, of which a preset replaces what else the file says. Raises UsageError, naming file and
+    line.
     """
+    space, preset = given.get("space"), given.get("preset")
     found = {name: entry for name, entry in entries.items() if name not in (SPACES, EXPERIMENTS)}
     presets = _named(entries.get(EXPERIMENTS), "quick_test: {n_trials: 5}")
     is_given = preset is not None and preset in presets
@@ -111,7 +110,7 @@ def choose(
     if "space" in found:
         raise found["space"].refusal(f"space and {SPACES} cannot be combined. Keep one of the two.")
     chosen = _chosen(spaces, space, path)
-    if not has_recipe and "algo_and_network_config" not in found:
+    if "algo_and_network_config" not in {**given, **found}:
         found["algo_and_network_config"] = Entry(spaces[chosen].where, _recipe(chosen, spaces[chosen].where))
     searched = _mapping(spaces[chosen], f"{SPACES}.{chosen}", "gamma: [0.98, 0.99]")
     own = {name: entry_in_our_words(entry) for name, entry in searched.items() if name not in _IGNORED}

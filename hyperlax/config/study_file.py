@@ -91,9 +91,8 @@ def read_study_file(path: str, given: Given = MappingProxyType({})) -> StudyFile
     file that has several. Errors about an assignment name its flag.
     """
     written = read_entries(path, lambda name: name.replace("-", "_"), _OF_MAPPINGS)
-    has_recipe = "algo_and_network_config" in given
     own, more = read_sweep(written, path) if is_sweep(written) else (written, {})
-    entries, has_preset = choose(own, path, given.get("space"), given.get("preset"), has_recipe)
+    entries, has_preset = choose(own, path, given)
     for text in given.get("assignments", ()):
         _assign(text, entries)
     for name, entry in entries.items():

@@ -145,7 +145,7 @@ def _load(directory: Path, stored: SearchOptions | PbtOptions, kept: Mapping[str
     where = str(directory / MANIFEST)
     changes, source = _changes(kept, where), kept.get("source")
     if source and not named:
-        check_source(kept, where, directory, command_of(stored.to_json()) == SWEEP)
+        check_source(kept, where, directory, isinstance(stored, SweepOptions))
         return searching(from_source(source, where), changes, where)
     there = named or recipe_file(kept, stored.algo_and_network_config, directory, where)
     return searching(load(there), changes, where)

@@ -22,7 +22,8 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from hyperlax.errors import OptionError, UsageError, did_you_mean, flag, in_lower, named
+from hyperlax.errors import OptionError, UsageError, did_you_mean, in_lower, named
+from hyperlax.errors import flag as flag_of
 from hyperlax.files import PUT_BACK, expanded
 from hyperlax.hyperparams import Bounds
 
@@ -148,7 +149,7 @@ class Option:
         """True if its value is a path, or several."""
         return bool(_PATH.search(self.metavar))
 
-    def help(self, spell: Callable[[str], str] = flag) -> str:
+    def help(self, spell: Callable[[str], str] = flag_of) -> str:
         """Return the help, with other options as `spell` names them."""
         return named(self.mark(str) or "", spell)
 
@@ -176,7 +177,7 @@ class Option:
         name = {int: "INT", float: "NUMBER", str: "TEXT", bool: ""}[self.type]
         return "|".join((name, *self.words))
 
-    def default_text(self, spell: Callable[[str], str] = flag) -> str:
+    def default_text(self, spell: Callable[[str], str] = flag_of) -> str:
         """Return the default as the help shows it, with other options as `spell` names them."""
         if by := self.mark(By):
             return f"default: {named(by.text, spell)}"
@@ -297,7 +298,7 @@ def options_of(kind: type) -> Mapping[str, Option]:
 def flags_of(kind: type) -> Callable[[str], str]:
     """Return the flags of options by name."""
     known = options_of(kind)
-    return lambda name: known[name].flag if name in known else flag(name)
+    return lambda name: known[name].flag if name in known else flag_of(name)
 
 
 def keys_of(kind: type) -> Callable[[str], str]:

@@ -27,8 +27,8 @@ _MAPPINGS = ("params", "space")
 _OF_MAPPINGS = ("enqueue",)
 """Options whose value may be a mapping, or a list of them, and not only a text."""
 _OPTIONS = options_of(SearchOptions)
-OF_COMMAND = options_of(CommandOptions)
-KEYS = {o.key: o for o in _OPTIONS.values() if not o.has(THIS_RUN) and not o.has(HIDDEN)} | dict(OF_COMMAND)
+_OF_COMMAND = options_of(CommandOptions)
+KEYS = {o.key: o for o in _OPTIONS.values() if not o.has(THIS_RUN) and not o.has(HIDDEN)} | dict(_OF_COMMAND)
 """Name in a file -> the option."""
 _WRITTEN_BY_US = "# This study in full, for `hyperlax run-study`: every argument, and all that is searched.\n"
 
@@ -98,7 +98,7 @@ def read_study_file(path: str, given: Given = MappingProxyType({})) -> StudyFile
     for name, entry in entries.items():
         _check_name(name, entry)
     found = {KEYS[key].name: _value(key, entry) for key, entry in entries.items() if key in KEYS}
-    command = {name: value for name, value in found.items() if name in OF_COMMAND}
+    command = {name: value for name, value in found.items() if name in _OF_COMMAND}
     _check_command(command, entries)
     params, space = (_mapping(name, entries.get(name)) for name in _MAPPINGS)
     places = {name: entry.where for name, entry in (entries | written).items()}

@@ -124,8 +124,6 @@ def _typed(option: Option, value: Any) -> Sequence[str] | None:
         return () if value else None
     if option.has(POSITIONAL) or option.has(REPEATED):
         return [word for word in value or () if isinstance(word, str)] or None
-    if value == []:
-        raise OptionError(option.name, f"{{{option.name}}} needs a value.")
     return value
 
 

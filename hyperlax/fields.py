@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.hyperparams import ACTIVATIONS, Config, Params, Rule
-from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric, QUniform, is_integer
+from hyperlax.space import Categorical, Distribution, DistributionError, Numeric, QUniform, is_integer
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Config)
@@ -117,14 +117,8 @@ class Field:
     def _range(self) -> str:
         if self.rule is None:
             return ""
-        low, high = self.rule.low, self.rule.high
-        if self.type == "int":
-            high = min(high, _LARGEST_INTEGER)
-        if math.isinf(low) and math.isinf(high):
-            return ""
-        if math.isinf(high):
-            return f" above {low}" if self.rule.low_excluded else f" of at least {low}"
-        return f" above {low} and at most {high}" if self.rule.low_excluded else f" from {low} to {high}"
+        high = min(self.rule.high, _LARGEST_INTEGER) if self.type == "int" else self.rule.high
+        return replace(self.rule, high=high).words()
 
     def _limit_of_float32(self, value: Any) -> str:
         """Return the limit of float32 that a number is beyond, in words; "" if that is not why it is not valid."""
@@ -153,10 +147,7 @@ class Field:
             return False
         if self.type == "float" and value and not _SMALLEST_FLOAT <= abs(value) <= _LARGEST_FLOAT:
             return False
-        if self.rule is None:
-            return True
-        above = value > self.rule.low if self.rule.low_excluded else value >= self.rule.low
-        return above and value <= self.rule.high
+        return self.rule is None or self.rule.holds(value)
 
 
 @dataclass(frozen=True)
@@ -309,12 +300,9 @@ def fitted(
         if field.type in ("int", "sizes") or isinstance(field, _OwnField):
             distribution = Categorical(values=[field.plain(value) for value in distribution.values])
         produced = list(distribution.values)
-    elif isinstance(distribution, Numeric):
-        _check_kind(name, field, distribution, where, write)
-        produced = list(distribution.bounds())
     else:
-        found = type(distribution).__name__
-        raise UsageError(f"{where}: {name} needs a distribution ({', '.join(DISTRIBUTIONS)}), got a {found}.")
+        _check_kind(name, field, distribution, where, write)
+        produced = list(distribution.domain)
     for value in produced:
         problem = field.problem(value)
         if problem:
@@ -396,15 +384,14 @@ def candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
         return [fixed]
     if isinstance(distribution, Categorical):
         return list(distribution.values)
-    assert isinstance(distribution, Numeric)
-    low, high = distribution.bounds()
+    low, high = distribution.domain
     return range(int(low), int(high) + 1, int(distribution.spacing() or 1))
 
 
 def extremes(fixed: int, distribution: Distribution | None) -> tuple[int, int]:
     """Return the smallest and the largest value that an integer field can have."""
     if isinstance(distribution, Numeric):
-        low, high = distribution.bounds()
+        low, high = distribution.domain
         return int(low), int(high)
     values = candidates(fixed, distribution)
     return min(values), max(values)

@@ -78,7 +78,7 @@ def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
     planned: dict[Path, PlannedStudy] = {}
     for path in files:
         names = {one.directory: one.options.study_name for one in planned.values()}
-        file = read_study_file(path, given.get("assignments", ()), given)
+        file = read_study_file(path, given)
         own = {name: value for name, value in rest.items() if name != "preset"} if file.has_preset else rest
         study = _of_file(file, own, names)
         where = study.directory.resolve()
@@ -141,7 +141,7 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
 
 def _recipe_of_file(file: StudyFile, given: Given) -> tuple[Recipe, str]:
     """Return the recipe of a file with the file's search space, or that of its command, and a sentence about its names."""
-    from hyperlax.config.command_recipes import command_of, command_recipe
+    from hyperlax.config.own_recipes import command_of, command_recipe
     from hyperlax.config.search_spaces import in_our_names
     from hyperlax.config.space_entries import searched
     from hyperlax.config.yaml_file import plain_value
@@ -169,7 +169,7 @@ def _recipe_of_file(file: StudyFile, given: Given) -> tuple[Recipe, str]:
 def _whole_grid(file: StudyFile, given: Given, recipe: Recipe) -> Given:
     """Return the number of trials of a sweep file whose algorithm is grid: all configurations, unless a number is given."""
     sizes = [distribution.size() for distribution in recipe.space.values()]
-    if not file.names or {**file.given, **given}.get("sampler") != "grid" or None in sizes:
+    if not file.is_sweep or {**file.given, **given}.get("sampler") != "grid" or None in sizes:
         return {}
     return {"n_trials": math.prod(size for size in sizes if size)}
 

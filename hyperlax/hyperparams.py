@@ -8,6 +8,8 @@ A recipe declares the fields of its own JAX program in the same way.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
@@ -15,37 +17,54 @@ from typing import Any, ClassVar
 from hyperlax.errors import UsageError
 from hyperlax.report import shown
 
-_INFINITY = float("inf")
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "elu")
 
 
 @dataclass(frozen=True)
-class Rule:
-    """The valid values of a field: `low <= value <= high`. kind: "traced", "static" or "padded"."""
+class Bounds:
+    """Bounds of a number, both allowed unless `above` or `below`."""
 
-    kind: str
-    low: float
-    high: float
-    low_excluded: bool = False
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Return whether a number is within the bounds and finite."""
+        over = value > self.low if self.above else value >= self.low
+        under = value < self.high if self.below else value <= self.high
+        return over and under and abs(value) <= sys.float_info.max
+
+    def words(self) -> str:
+        """Return the bounds as they follow the unit."""
+        if not (self.above or self.below) and math.isfinite(self.low) and math.isfinite(self.high):
+            return f" from {self.low:g} to {self.high:.10g}"
+        low = "" if self.low == -math.inf else f" {'above' if self.above else 'of at least'} {self.low:g}"
+        high = "" if self.high == math.inf else f" {'below' if self.below else 'at most'} {self.high:.10g}"
+        return low + (" and" if low and high else "") + high
 
 
-def traced(default: Any, low: float = -_INFINITY, high: float = _INFINITY, *, above: float | None = None) -> Any:
+@dataclass(frozen=True)
+class Rule(Bounds):
+    """The valid values of a field. kind: "traced", "static" or "padded"."""
+
+    kind: str = field(kw_only=True)
+
+
+def traced(default: Any, low: float = -math.inf, high: float = math.inf, *, above: float | None = None) -> Any:
     """Declare a field that may differ from lane to lane of one program. `above` is an excluded lower bound."""
-    return field(default=default, metadata={"rule": _rule("traced", low, high, above)})
+    rule = Rule(low if above is None else above, high, above is not None, kind="traced")
+    return field(default=default, metadata={"rule": rule})
 
 
-def static(default: Any, low: float = -_INFINITY, high: float = _INFINITY) -> Any:
+def static(default: Any, low: float = -math.inf, high: float = math.inf) -> Any:
     """Declare a field with one compiled program per value."""
-    return field(default=default, metadata={"rule": _rule("static", low, high, None)})
+    return field(default=default, metadata={"rule": Rule(low, high, kind="static")})
 
 
-def padded(default: int, low: int = 1, high: float = _INFINITY) -> Any:
+def padded(default: int, low: int = 1, high: float = math.inf) -> Any:
     """Declare a size that may differ from lane to lane of one program, below the program's size."""
-    return field(default=default, metadata={"rule": _rule("padded", low, high, None)})
-
-
-def _rule(kind: str, low: float, high: float, above: float | None) -> Rule:
-    return Rule(kind, low if above is None else above, high, above is not None)
+    return field(default=default, metadata={"rule": Rule(low, high, kind="padded")})
 
 
 def rules(bag: type) -> dict[str, Rule]:
@@ -177,12 +196,7 @@ class QNetworks:
 
 
 @dataclass(frozen=True)
-class Config:
-    """Configuration of a trial: an `AlgorithmConfig`, or the `Params` of a task. `hyperlax.fields` reads and sets its fields."""
-
-
-@dataclass(frozen=True)
-class Params(Config):
+class Params:
     """Configuration of a task: its fields are the keys of `values`. A field's type is that of its value.
 
     rules: the valid values of the fields that have a rule.
@@ -193,7 +207,7 @@ class Params(Config):
 
 
 @dataclass(frozen=True)
-class AlgorithmConfig(Config):
+class AlgorithmConfig:
     """Configuration of an algorithm, which declares both fields with their own classes and defaults.
 
     action_kinds: the actions that it can choose, "discrete" or "continuous" or both. policy_network: the network that acts.
@@ -206,6 +220,10 @@ class AlgorithmConfig(Config):
 
     hyperparam: Any = None
     network: Any = None
+
+
+Config = AlgorithmConfig | Params
+"""Configuration of a trial. `hyperlax.fields` reads and sets its fields."""
 
 
 def of_algorithm(config: Config) -> AlgorithmConfig:

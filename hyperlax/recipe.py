@@ -346,7 +346,7 @@ def _checked_config(config: Any, where: str) -> ExperimentConfig:
     """Return the configuration with its numbers in the types of their fields."""
     if not isinstance(config, ExperimentConfig):
         raise UsageError(f"{where}: get_base_config() must return an ExperimentConfig, got {type(config).__name__}.")
-    if type(config.algorithm) not in ALGORITHMS:
+    if isinstance(config.algorithm, Params) or type(config.algorithm) not in ALGORITHMS:
         known = ", ".join(algorithm.__name__ for algorithm in ALGORITHMS)
         raise UsageError(f"{where}: algorithm must be one of {known}, got {type(config.algorithm).__name__}.")
     _check_shape(config.algorithm, type(config.algorithm)(), "algorithm", where)

@@ -41,40 +41,8 @@ class DistributionError(SpelledError, UsageError):
 
 
 @dataclass(frozen=True)
-class Distribution:
-    """The values of a searched hyperparameter."""
-
-    def contains(self, value: Any) -> bool:
-        """Return whether the distribution can produce this value; True and False are not numbers."""
-        raise NotImplementedError
-
-    def place(self, value: Any) -> int:
-        """Return the index of a value of a finite distribution."""
-        raise NotImplementedError
-
-    def at(self, place: int) -> Any:
-        """Return the value of a finite distribution at an index."""
-        raise NotImplementedError
-
-    def middle(self) -> Any:
-        """Return the value in the middle of a range, on a logarithmic scale if it has one; the first choice."""
-        raise NotImplementedError
-
-    def size(self) -> int | None:
-        """Return the number of values; None if there are infinitely many."""
-        raise NotImplementedError
-
-    def is_finite(self) -> bool:
-        return self.size() is not None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return `{"type": ..., ...}` with the recipe's arguments; `from_json` reads it."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Numeric(Distribution):
-    """A distribution between two bounds, both included."""
+class Numeric:
+    """A distribution between the two bounds of `domain`, both included; they are integers for the discrete distributions."""
 
     domain: tuple[float, float]
 
@@ -88,29 +56,26 @@ class Numeric(Distribution):
         kind = int if self.integral else float
         for end, bound in (("low", low), ("high", high)):
             _check_bound(name, end, bound, self.integral)
+        found = f"got low={low}, high={high}"
         if not low < high:
             rule = "0 < low < high" if self.logarithmic else "low < high"
             hint = "To fix the value instead, {fixed}." if low == high else "Swap the two."
-            raise DistributionError(f"{{{name}}} needs {rule}, got low={{0}}, high={{1}}. {hint}", low, high)
+            raise DistributionError(f"{{{name}}} needs {rule}, {found}. {hint}")
         if self.logarithmic and low <= 0:
             linear = "UniformDiscrete" if self.integral else "UniformContinuous"
             raise DistributionError(
-                f"{{{name}}} needs 0 < low < high, got low={{0}}, high={{1}}. For a range that touches zero, use {{{linear}}}.",
-                low,
-                high,
+                f"{{{name}}} needs 0 < low < high, {found}. For a range that touches zero, use {{{linear}}}."
             )
         object.__setattr__(self, "domain", (kind(low), kind(high)))
 
-    def bounds(self) -> tuple[float, float]:
-        """Return the lowest and the highest value; integers for the discrete distributions."""
-        return self.domain
-
     def contains(self, value: Any) -> bool:
+        """Return whether the distribution can produce this value; True and False are not numbers."""
         if not (is_integer(value) if self.integral else _is_number(value)):
             return False
         return self.domain[0] <= value <= self.domain[1]
 
     def middle(self) -> Any:
+        """Return the value in the middle of the range, on a logarithmic scale if it has one."""
         low, high = self.domain
         middle = math.sqrt(low) * math.sqrt(high) if self.logarithmic else low / 2 + high / 2
         return min(max(middle, low), high) if self.spacing() is None else self.at(self.place(middle))
@@ -120,13 +85,16 @@ class Numeric(Distribution):
         return 1 if self.integral else None
 
     def size(self) -> int | None:
+        """Return the number of values; None if there are infinitely many."""
         spacing = self.spacing()
         return None if spacing is None else round((self.domain[1] - self.domain[0]) / spacing) + 1
 
     def place(self, value: Any) -> int:
+        """Return the index of a value of a finite distribution."""
         return round((value - self.domain[0]) / (self.spacing() or 1))
 
     def at(self, place: int) -> Any:
+        """Return the value of a finite distribution at an index."""
         step = self.spacing() or 1
         if self.integral:
             return int(self.domain[0]) + place * int(step)
@@ -140,15 +108,13 @@ class Numeric(Distribution):
         if rest:
             reached = low + steps * step
             raise DistributionError(
-                f"{{{type(self).__name__}}} needs high - low to be a multiple of {self._step_name}, got low={{0}}, high={{1}}, "
-                f"{self._step_name}={{2}}. The nearest high that works: {{3}}{' or {4}' if steps else ''}.",
-                *self.domain,
-                self.spacing(),
-                reached + step,
-                reached,
+                f"{{{type(self).__name__}}} needs high - low to be a multiple of {self._step_name}, got low={self.domain[0]}, "
+                f"high={self.domain[1]}, {self._step_name}={self.spacing()}. The nearest high that works: {reached + step}"
+                f"{f' or {reached}' if steps else ''}."
             )
 
     def to_json(self) -> dict[str, Any]:
+        """Return `{"type": ..., ...}` with the recipe's arguments; `from_json` reads it."""
         return {"type": type(self).__name__, "domain": list(self.domain)}
 
 
@@ -217,18 +183,13 @@ class QUniform(Numeric):
         low, high = self.domain
         object.__setattr__(self, "q", plain(self.q))
         if not _is_number(self.q) or not self.q > 0:
-            raise DistributionError(
-                "{QUniform} needs a step q > 0, got q={0!r}. For a range without steps, use {UniformContinuous}.",
-                self.q,
-            )
+            problem = "{QUniform} needs a step q > 0, got q={0!r}. For a range without steps, use {UniformContinuous}."
+            raise DistributionError(problem, self.q)
         object.__setattr__(self, "q", float(self.q))
         if (high - low) / self.q > _MOST_STEPS:
             raise DistributionError(
-                "{QUniform} needs steps that a float can tell apart, got low={0}, high={1}, q={2}. "
-                "For so fine a grid, use {UniformContinuous}.",
-                low,
-                high,
-                self.q,
+                f"{{QUniform}} needs steps that a float can tell apart, got low={low}, high={high}, q={self.q}. "
+                "For so fine a grid, use {UniformContinuous}."
             )
         self._check_reached()
 
@@ -253,8 +214,10 @@ class QUniform(Numeric):
 
 
 @dataclass(frozen=True)
-class Categorical(Distribution):
+class Categorical:
     """One of the values, unordered. A value is a number, a string, a bool or a list of those; tuples are kept as lists.
+
+    It has the methods of `Numeric`.
 
     A single value is allowed: it fixes the field and shows in every table.
     """
@@ -275,12 +238,8 @@ class Categorical(Distribution):
         for value in self.values:
             key = _identity(value)
             if key in seen:
-                raise DistributionError(
-                    "{Categorical} needs different values, got {0!r} and {1!r}, which are the same choice. "
-                    "Drop one of the two.",
-                    seen[key],
-                    value,
-                )
+                problem = "{Categorical} needs different values, got {0!r} and {1!r}, which are the same choice. "
+                raise DistributionError(f"{problem}Drop one of the two.", seen[key], value)
             seen[key] = value
         object.__setattr__(self, "values", tuple(plain(value) for value in self.values))
 
@@ -299,15 +258,18 @@ class Categorical(Distribution):
         return self.values[place]
 
     def middle(self) -> Any:
+        """Return the first choice."""
         return self.values[0]
 
-    def size(self) -> int | None:
+    def size(self) -> int:
         return len(self.values)
 
     def to_json(self) -> dict[str, Any]:
         return {"type": "Categorical", "values": [plain(value) for value in self.values]}
 
 
+Distribution = Numeric | Categorical
+"""The values of a searched hyperparameter."""
 DISTRIBUTIONS: dict[str, type[Distribution]] = {
     kind.__name__: kind
     for kind in (LogUniform, UniformContinuous, UniformDiscrete, LogUniformDiscrete, QUniform, Categorical)

@@ -26,11 +26,8 @@ from hyperlax.config.stored import (
     SEARCH,
     SWEEP,
     check_command,
-    check_named,
-    load_recipe_of,
     named_directory,
-    read_stored,
-    with_recipe,
+    read_study,
 )
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure
 from hyperlax.hyperparams import Config
@@ -108,15 +105,9 @@ def study_in(
 ) -> tuple[SearchOptions | PbtOptions, Recipe]:
     """Return the options and the recipe of the study in a directory. The recipe of a sweep has its samples.
 
-    named: the recipe that the user names for it. It is loaded if no run of the user's recorded the study's own, else it must be
-    that; a resume compares it with the other options. recipe: the study's, if it is loaded already.
+    named, recipe: as for `read_study`.
     """
-    options = read_stored(directory, asked_by)
-    if asked_by != RESUMED:
-        check_named(directory, options, named)
-    accepted = with_recipe(directory, options, named)
-    recipe = recipe or load_recipe_of(directory, accepted, None if accepted is options else named)
-    options = accepted
+    options, recipe = read_study(directory, asked_by, named, recipe)
     if isinstance(options, PbtOptions) or not options.is_sweep:
         return options, recipe
     from hyperlax.samplers.fixed import stored

@@ -182,7 +182,7 @@ def _document(function: Any) -> None:
         for keyword, option in more.items()
     ]
     function.__signature__ = Signature([*own, *written], return_annotation=Study)
-    lines = [f"  {word}: {option.help_in(_keyword)} ({option.default_in(_keyword)})" for word, option in more.items()]
+    lines = [f"  {word}: {option.help(_keyword)} ({option.default_text(_keyword)})" for word, option in more.items()]
     everything = "  options: The options of the command with underscores, as in the signature."
     function.__doc__ = (getdoc(function) or "").replace(everything, "\n".join(lines))
 

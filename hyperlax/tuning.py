@@ -7,11 +7,10 @@ from dataclasses import dataclass, fields
 from inspect import signature
 from typing import Any
 
-from hyperlax.config.command_recipes import DIRECTION_OF, measures_for
 from hyperlax.config.option import Given
-from hyperlax.config.own_recipes import recipe_of
+from hyperlax.config.own_recipes import DIRECTION_OF, measures_for, recipe_of
 from hyperlax.config.space_entries import entries_of
-from hyperlax.config.stored import RESUMED, load_recipe_of, named_directory, read_stored
+from hyperlax.config.stored import RESUMED, load_again, named_directory
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.functions import OneReport, Placed, accepts, file_of, name_of
 from hyperlax.recipe import Recipe
@@ -43,8 +42,7 @@ class Tuning:
         others = [f.name for f in fields(self) if getattr(self, f.name) is not None]
         if others:
             raise _refusal(f"{others[0]} is given without space. To continue a study, give both again, or neither")
-        directory = named_directory(given["resume_from"], RESUMED)
-        return load_recipe_of(directory, read_stored(directory, RESUMED), code=function)
+        return load_again(named_directory(given["resume_from"], RESUMED), function)
 
     def _new(self, function: Placed, name: str) -> Recipe:
         fixed, searched = self._space()

@@ -235,7 +235,7 @@ def tune(more: str, code: str) -> int:
 
 
 def test_tune_resumes_and_trains_again(desk: Path, capsys: Any) -> None:
-    assert tune("--n-trials 3 --slots 2", "echo hyperlax: accuracy=$0") == 0
+    assert tune("--n-trials 3 --slots 2 --constraint 'accuracy >= 0'", "echo hyperlax: accuracy=$0") == 0
     found = trials(Path("studies/s"))
     assert [one.values for one in found] == [pytest.approx([one.params["x"]]) for one in found]
     assert found[0].params["x"] == 0.5

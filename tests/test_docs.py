@@ -86,7 +86,7 @@ def test_the_table_of_options_has_every_option_with_its_default():
         flag: default.replace("`", "") for flag, default in re.findall(r"^\| `(--\S+)` \|.*\| (.*) \|$", text, re.M)
     }
     options = [option for option in options_of(SearchOptions).values() if not option.has(HIDDEN)]
-    assert rows == {option.flag: option.default_text.removeprefix("default: ") for option in options}
+    assert rows == {option.flag: option.default_text().removeprefix("default: ") for option in options}
 
 
 def test_the_way_of_a_value_can_be_read():

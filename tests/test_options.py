@@ -75,7 +75,7 @@ def test_every_declaration_is_whole():
     """A help without a default of its own hand, a default that the option accepts, and a type that can be read."""
     for kind in (SearchOptions, SweepOptions, SingleOptions, TrainOptions, PbtOptions):
         for option in options_of(kind).values():
-            assert option.has(HIDDEN) or (option.help.endswith(".") or option.help.endswith("..."))
+            assert option.has(HIDDEN) or option.help().endswith(".")
             if option.default is not MISSING and not option.has(HIDDEN):
                 assert option.read(option.default) == option.default
     assert tuple(FUNCTIONS) == AGGREGATES

@@ -14,7 +14,6 @@ import pytest
 
 import hyperlax
 from hyperlax import cli
-from hyperlax.config.kinds import kind_of
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import PPO
 from hyperlax.measures import Measures
@@ -162,5 +161,4 @@ def test_the_page_about_own_code_runs(folder):
 
 
 def test_a_recipe_of_an_algorithm_has_no_task():
-    recipe = load("ppo_mlp")
-    assert recipe.task is None and kind_of(recipe).environment("gymnax.CartPole-v1") == "gymnax.cartpole"
+    assert load("ppo_mlp").task is None

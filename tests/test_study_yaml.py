@@ -16,7 +16,7 @@ from hyperlax.cli.parsing import parse
 from hyperlax.config.configurations import first_trials
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.space_entries import searched
-from hyperlax.config.stored import load_recipe_of, read_stored
+from hyperlax.config.stored import read_study
 from hyperlax.config.study_file import in_full, read_study_file
 from hyperlax.errors import UsageError
 from hyperlax.file_studies import planned_studies
@@ -334,8 +334,7 @@ def test_a_study_with_a_space_of_its_own_goes_on_without_its_file(monkeypatch):
     steps = [params[EPOCHS] for _, params, _ in told(DIRECTORY)]
     assert {2, 4, 6, 8} >= set(steps) and {type(value) for value in steps} == {int}
     assert "n_trials: 12\n" in (DIRECTORY / "study.yaml").read_text()
-    stored = read_stored(DIRECTORY, "test")
-    assert load_recipe_of(DIRECTORY, stored).space == planned(CHANGED, "--output-root", "new").recipe.space
+    assert read_study(DIRECTORY, "test")[1].space == planned(CHANGED, "--output-root", "new").recipe.space
 
     assert cli.main(["show", str(DIRECTORY)]) == 0
     assert cli.main(["invalidate", str(DIRECTORY), "3"]) == 0

@@ -51,7 +51,7 @@ def _check_static(recipe: Recipe) -> None:
     """Raise UsageError for a static field with a continuous range: each of its values would be compiled."""
     assert recipe.task is not None
     for name, distribution in recipe.space.items():
-        if recipe.task.rules[name].kind == "static" and not distribution.is_finite():
+        if recipe.task.rules[name].kind == "static" and distribution.size() is None:
             raise UsageError(
                 f"{shown_path(recipe.path)}: {name} is static, so each value of {written(distribution)} would be compiled. Make it "
                 "traced, or give it Categorical or whole numbers."

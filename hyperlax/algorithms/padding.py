@@ -218,7 +218,7 @@ def draw_from(distribution: Distribution, draw: random.Random) -> Any:
     if isinstance(distribution, Categorical):
         return draw.choice(distribution.values)
     assert isinstance(distribution, Numeric) and distribution.integral
-    low, high = distribution.bounds()
+    low, high = distribution.domain
     if distribution.logarithmic:
         return min(int(math.exp(draw.uniform(math.log(low), math.log(high + 1)))), int(high))
     step = int(distribution.spacing() or 1)

@@ -38,7 +38,7 @@ def chosen_options(record: StudyRecord) -> _Rows:
     settled = [option for option in known if not option.has_fixed_default]
     own = {} if record.environment else _DEFAULTS_OF_TASKS
     return [
-        [o.key, _words(_setting(record, o)), own.get(o.name) or o.default_text.removeprefix("default: ")]
+        [o.key, _words(_setting(record, o)), own.get(o.name) or o.default_text().removeprefix("default: ")]
         for o in (*differ, *settled)
     ]
 

@@ -5,14 +5,14 @@ Only what `--help` needs is imported here, so that it answers at once and starts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 from hyperlax.cli import inspecting, joining, keeping, training
 from hyperlax.cli.parsing import Command, parse
 from hyperlax.config import command_options, options
-from hyperlax.config.option import POSITIONAL, Given, Metavar, OneOf, completed, flags_of
+from hyperlax.config.option import POSITIONAL, Metavar, OneOf, completed, flags_of
 from hyperlax.errors import OptionFailure
 
 STUDIES = ("optuna-hp-search", "tune", "run-study", "sweep-hp-samples", "pbt")
@@ -41,17 +41,18 @@ def run(words: Sequence[str]) -> int:
         raise error.spelled(flags_of(command.kind)) from error
 
 
-def completion(given: Given) -> int:
+def _completion(options: _CompletionOptions) -> int:
     """Print the script for a shell to source."""
     from hyperlax.cli.completion import shell_script
 
-    print(
-        shell_script(
-            {name: command.kind for name, command in COMMANDS.items()}, completed(_CompletionOptions, given).shell
-        ),
-        end="",
-    )
+    print(shell_script({name: command.kind for name, command in COMMANDS.items()}, options.shell), end="")
     return 0
+
+
+def _at_once(function: Callable[[Any], int], example: str) -> Command:
+    """Return the command of a function of `options`, which need nothing but their defaults to be complete."""
+    kind = get_type_hints(function)["options"]
+    return Command(kind, lambda given: function(completed(kind, given)), example)
 
 
 _STUDY = "my_optuna_studies/sac_mlp/gymnax_pendulum"
@@ -86,17 +87,15 @@ GROUPS = {
             _OF_SWEEPS,
         ),
         "pbt": Command(options.PbtOptions, training.starting("pbt"), f"{_TRAINED} --population-size 8", _OF_MEMBERS),
-        "agent": Command(joining.AgentOptions, joining.agent, _STUDY),
+        "agent": _at_once(joining.agent, _STUDY),
     },
     "look": {
-        "list": Command(inspecting.ListOptions, inspecting.list_studies, "my_optuna_studies"),
-        "show": Command(inspecting.ShowOptions, inspecting.show, f"{_STUDY} 3"),
-        "watch": Command(inspecting.WatchOptions, inspecting.watch, _STUDY),
-        "report": Command(inspecting.ReportOptions, inspecting.report, _STUDY),
-        "compare": Command(
-            inspecting.CompareOptions, inspecting.compare, f"{_STUDY} my_sweeps/sac_mlp/gymnax_pendulum"
-        ),
-        "dashboard": Command(inspecting.DashboardOptions, inspecting.dashboard, f"{_STUDY} --port 0"),
+        "list": _at_once(inspecting.list_studies, "my_optuna_studies"),
+        "show": _at_once(inspecting.show, f"{_STUDY} 3"),
+        "watch": _at_once(inspecting.watch, _STUDY),
+        "report": _at_once(inspecting.report, _STUDY),
+        "compare": _at_once(inspecting.compare, f"{_STUDY} my_sweeps/sac_mlp/gymnax_pendulum"),
+        "dashboard": _at_once(inspecting.dashboard, f"{_STUDY} --port 0"),
     },
     "train": {
         "run-single-hp": Command(
@@ -112,24 +111,22 @@ GROUPS = {
             "my_pbt_runs/sac_mlp/gymnax_pendulum/pbt_schedule.json",
             _OF_SEEDS,
         ),
-        "play": Command(keeping.PlayOptions, keeping.play, f"{_STUDY} --episodes 10"),
+        "play": _at_once(keeping.play, f"{_STUDY} --episodes 10"),
     },
     "files": {
-        "recipes": Command(keeping.RecipesOptions, keeping.recipes, "copy sac_mlp"),
+        "recipes": _at_once(keeping.recipes, "copy sac_mlp"),
         "generate-hp-samples": Command(
             options.GenerateOptions,
             training.generate_hp_samples,
             "--algo-and-network-config sac_mlp --num-samples 100",
         ),
-        "export": Command(keeping.ExportOptions, keeping.export, f"{_STUDY} --format json --output -"),
+        "export": _at_once(keeping.export, f"{_STUDY} --format json --output -"),
     },
     "maintenance": {
-        "repair": Command(keeping.RepairOptions, keeping.repair, _STUDY),
-        "invalidate": Command(
-            keeping.InvalidateOptions, keeping.invalidate, f"{_STUDY} 3 5 --reason 'a wrong environment'"
-        ),
-        "delete": Command(keeping.DeleteOptions, keeping.delete, _STUDY),
-        "completion": Command(_CompletionOptions, completion, "bash"),
+        "repair": _at_once(keeping.repair, _STUDY),
+        "invalidate": _at_once(keeping.invalidate, f"{_STUDY} 3 5 --reason 'a wrong environment'"),
+        "delete": _at_once(keeping.delete, _STUDY),
+        "completion": _at_once(_completion, "bash"),
     },
 }
 """Group -> its commands by name, in the order of `hyperlax --help`."""

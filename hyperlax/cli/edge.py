@@ -28,23 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_what_is_closed()
     _escape_what_cannot_be_encoded()
     with escaping_control_characters():
-        return _status(argv)
-
-
-def _status(argv: Sequence[str] | None) -> int:
-    """Run a command. Return its exit status."""
-    try:
-        return _run(argv)
-    except HyperlaxError as error:
-        _say(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted.")
-        return INTERRUPTED
-    except BrokenPipeError:
-        return FAILED
-    finally:
-        _flush(sys.stderr)
+        try:
+            return _run(argv)
+        except HyperlaxError as error:
+            _say(str(error))
+            return error.exit_code
+        except KeyboardInterrupt:
+            _say("interrupted.")
+            return INTERRUPTED
+        except BrokenPipeError:
+            return FAILED
+        finally:
+            _flush(sys.stderr)
 
 
 def _collect_garbage_rarely() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from hyperlax.config.option import POSITIONAL, By, Given, Metavar, Range, completed
+from hyperlax.config.option import POSITIONAL, By, Metavar, Range
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.printable import unescaped
 
@@ -25,14 +25,14 @@ _Top = Annotated[int, "Number of best trials to show.", Range(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListOptions:
+class _ListOptions:
     """List the studies below a directory with their progress and best trial."""
 
     root: Annotated[str, "The directory.", POSITIONAL, Metavar("[ROOT]")] = "my_optuna_studies"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions:
+class _ShowOptions:
     """Show a study's best trials with their learning curves, or one trial in full."""
 
     directory: Directory
@@ -41,7 +41,7 @@ class ShowOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchOptions:
+class _WatchOptions:
     """Follow a running study until it ends."""
 
     directory: Directory
@@ -50,14 +50,14 @@ class WatchOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions:
+class _ReportOptions:
     """Rewrite a study's report and plots, also while the study runs."""
 
     directory: Directory
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions:
+class _CompareOptions:
     """Compare studies on one page: their best trials, progress and learning curves."""
 
     directories: Annotated[tuple[str, ...], "The studies' directories.", POSITIONAL, Metavar("DIR DIR [DIR ...]")]
@@ -66,7 +66,7 @@ class CompareOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DashboardOptions:
+class _DashboardOptions:
     """Open a study in optuna-dashboard, also while the study runs."""
 
     directory: Directory
@@ -74,12 +74,11 @@ class DashboardOptions:
     port: Annotated[int, "Port to listen on; 0 picks a free one.", Range(0, 65535)] = 8080
 
 
-def list_studies(given: Given) -> int:
+def list_studies(options: _ListOptions) -> int:
     """List studies, a line each. Return 1 if one of them cannot be read; the others are still listed."""
     from hyperlax.analysis.terminal import aligned, best_in_words, counts
     from hyperlax.study.view import load_study
 
-    options = completed(ListOptions, given)
     root = _root_of_studies(options.root)
     rows, damaged = [], []
     for manifest in sorted(_manifests(root)):
@@ -123,13 +122,12 @@ def _manifests(root: Path) -> Iterator[Path]:
             yield Path(directory) / MANIFEST
 
 
-def show(given: Given) -> int:
+def show(options: _ShowOptions) -> int:
     """Print a study, or one of its trials."""
     from hyperlax.analysis.terminal import study_text, trial_text
     from hyperlax.config.stored import named_directory
     from hyperlax.study.view import load_study
 
-    options = completed(ShowOptions, given)
     opened = load_study(named_directory(options.directory, "show"), "show")
     record = opened.record
     if options.trial is None:
@@ -139,13 +137,12 @@ def show(given: Given) -> int:
     return 0
 
 
-def watch(given: Given) -> int:
+def watch(options: _WatchOptions) -> int:
     """Repeat the output of `show` on a terminal, or else print a line per change, until no process runs the study."""
     from hyperlax.analysis.terminal import best_in_words, counts, study_text
     from hyperlax.config.stored import named_directory
     from hyperlax.study.view import load_study
 
-    options = completed(WatchOptions, given)
     directory, said = named_directory(options.directory, "watch"), ""
     while True:
         opened = load_study(directory, "watch")
@@ -163,7 +160,7 @@ def watch(given: Given) -> int:
         time.sleep(options.seconds)
 
 
-def report(given: Given) -> int:
+def report(options: _ReportOptions) -> int:
     """Write the pages at the study's root."""
     from hyperlax.analysis.pages import write_study_pages
     from hyperlax.config.stored import named_directory
@@ -171,7 +168,6 @@ def report(given: Given) -> int:
     from hyperlax.study.io_errors import ending_on_io_error, run_again
     from hyperlax.study.view import load_study, with_confirmation
 
-    options = completed(ReportOptions, given)
     directory = StudyDirectory(named_directory(options.directory, "report"))
     with ending_on_io_error(directory.database, run_again):
         opened = load_study(directory.root, "report")
@@ -181,7 +177,7 @@ def report(given: Given) -> int:
     return 0
 
 
-def compare(given: Given) -> int:
+def compare(options: _CompareOptions) -> int:
     """Write a page about several studies."""
     from hyperlax.analysis.comparison import Compared, comparison, names_of
     from hyperlax.config.stored import named_directory
@@ -189,7 +185,6 @@ def compare(given: Given) -> int:
     from hyperlax.study.io_errors import writing
     from hyperlax.study.view import load_study, with_confirmation
 
-    options = completed(CompareOptions, given)
     directories = [named_directory(directory, "compare") for directory in options.directories]
     _check_different(options.directories)
     with writing(Path(options.output)):
@@ -207,12 +202,11 @@ def compare(given: Given) -> int:
     return 0
 
 
-def dashboard(given: Given) -> int:
+def dashboard(options: _DashboardOptions) -> int:
     """Serve a study to a browser, until Ctrl-C."""
     from hyperlax.config.stored import named_directory
     from hyperlax.study.dashboard import serve
 
-    options = completed(DashboardOptions, given)
     return serve(named_directory(options.directory, "dashboard"), options.host, options.port)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from hyperlax.cli.inspecting import Directory
-from hyperlax.config.option import By, Given, Metavar, OneOf, Range, completed
+from hyperlax.config.option import By, Metavar, OneOf, Range
 from hyperlax.config.options import Devices, PbtOptions, SearchOptions
 from hyperlax.errors import UsageError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentOptions:
+class _AgentOptions:
     """Train trials of a study that another process leads with --agents, on this machine's devices, until the study ends."""
 
     directory: Directory
@@ -59,7 +59,7 @@ def _sbatch(study: Path, is_on_gpu: bool) -> str:
     return shlex.join(["sbatch", *words, "--wrap", f"exec {agent}"])
 
 
-def _backend_here(options: AgentOptions, study: Path) -> MakeBackend:
+def _backend_here(options: _AgentOptions, study: Path) -> MakeBackend:
     """Return the function that makes the backend of this machine."""
     from hyperlax.study.study_run import local_backend
     from hyperlax.tracking.place import with_address
@@ -71,7 +71,7 @@ def _backend_here(options: AgentOptions, study: Path) -> MakeBackend:
     return make_backend
 
 
-def agent(given: Given) -> int:
+def agent(options: _AgentOptions) -> int:
     """Train batches of a study until it has ended."""
     from hyperlax.config.kinds import check_foreign
     from hyperlax.config.option import shell_command
@@ -81,7 +81,6 @@ def agent(given: Given) -> int:
     from hyperlax.study.leading import join
     from hyperlax.study.manifest import check_recipe, content_of
 
-    options = completed(AgentOptions, given)
     log_from(options.log_level)
     directory = StudyDirectory(named_directory(options.directory, "agent"))
     if command_of(read_arguments(directory.root, "agent")) == PBT:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from hyperlax.cli.inspecting import Directory
-from hyperlax.config.option import POSITIONAL, By, Given, Metavar, Offered, OneOf, Range, completed
+from hyperlax.config.option import POSITIONAL, By, Metavar, Offered, OneOf, Range
 from hyperlax.config.options import COUNT, LARGEST, TrialNumber
 from hyperlax.errors import OptionError, UsageError, counted, format_number
 
@@ -26,7 +26,7 @@ _Recipe = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions:
+class _ExportOptions:
     """Export a study's trials as CSV, JSON, Parquet or an Optuna journal."""
 
     directory: Directory
@@ -46,7 +46,7 @@ def _shipped_names() -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipesOptions:
+class _RecipesOptions:
     """List, show or copy the recipes and study files that come with Hyperlax."""
 
     action: Annotated[str, "list, show or copy.", POSITIONAL, OneOf(("list", "show", "copy")), Metavar("[ACTION]")] = (
@@ -65,7 +65,7 @@ class RecipesOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeleteOptions:
+class _DeleteOptions:
     """Delete a study: the files that Hyperlax wrote, and nothing else; also what it left in MLflow and in its mirror."""
 
     directory: Directory
@@ -76,7 +76,7 @@ class DeleteOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepairOptions:
+class _RepairOptions:
     """Rebuild a study's damaged or missing database from its backup and the batches on disk."""
 
     directory: Directory
@@ -84,7 +84,7 @@ class RepairOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InvalidateOptions:
+class _InvalidateOptions:
     """Remove trials from a study's ranking, but keep their results."""
 
     directory: Directory
@@ -94,7 +94,7 @@ class InvalidateOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayOptions:
+class _PlayOptions:
     """Play new episodes with a trained agent: print its return and film one as an animated GIF."""
 
     path: Annotated[
@@ -117,7 +117,7 @@ class PlayOptions:
     algo_and_network_config: _Recipe = None
 
 
-def export(given: Given) -> int:
+def export(options: _ExportOptions) -> int:
     """Write the trials to a file."""
     from hyperlax.analysis.tables import default_path, write_export
     from hyperlax.config.stored import named_directory
@@ -125,7 +125,6 @@ def export(given: Given) -> int:
     from hyperlax.study.io_errors import writing
     from hyperlax.study.view import load_study
 
-    options = completed(ExportOptions, given)
     directory = named_directory(options.directory, "export")
     record = load_study(directory, "export").record
     name = default_path(record, options.format) if options.output is None else options.output
@@ -144,11 +143,10 @@ def export(given: Given) -> int:
     return 0
 
 
-def recipes(given: Given) -> int:
+def recipes(options: _RecipesOptions) -> int:
     """List, print or copy what comes with Hyperlax."""
     from hyperlax.shipped import shipped, shipped_file
 
-    options = completed(RecipesOptions, given)
     if options.action == "list":
         if options.name is not None:
             raise UsageError(f"recipes list takes no name. To see one: hyperlax recipes show {options.name}.")
@@ -196,51 +194,47 @@ def _copy(one: Shipped, to: str | None) -> int:
     return 0
 
 
-def delete(given: Given) -> int:
+def delete(options: _DeleteOptions) -> int:
     """Delete the files of a study."""
     from hyperlax.analysis.plots import PLOTS
     from hyperlax.config.stored import named_directory
     from hyperlax.study.maintenance import delete as remove
     from hyperlax.tracking.leftovers import leftovers
 
-    options = completed(DeleteOptions, given)
     pages = [f"{plot.name}.html" for plot in PLOTS]
     directory = named_directory(options.directory, "delete")
     return remove(directory, options.yes, pages, [] if options.keep_tracking else leftovers(directory))
 
 
-def repair(given: Given) -> int:
+def repair(options: _RepairOptions) -> int:
     """Build a study's database again."""
     from hyperlax.config.stored import named_directory
     from hyperlax.studies import study_in
     from hyperlax.study.maintenance import repair as repair_study
 
-    options = completed(RepairOptions, given)
     directory = named_directory(options.directory, "repair")
     study, recipe = study_in(directory, "repair", options.algo_and_network_config)
     return repair_study(study, recipe, directory)
 
 
-def invalidate(given: Given) -> int:
+def invalidate(options: _InvalidateOptions) -> int:
     """Take trials out of a study's ranking."""
     from hyperlax.analysis.pages import write_pages
     from hyperlax.config.stored import named_directory
     from hyperlax.studies import study_in
     from hyperlax.study.maintenance import invalidate as invalidate_trials
 
-    options = completed(InvalidateOptions, given)
     directory = named_directory(options.directory, "invalidate")
     study, recipe = study_in(directory, "invalidate", options.algo_and_network_config)
     return invalidate_trials(study, recipe, directory, options.trials, options.reason, write_pages)
 
 
-def play(given: Given) -> int:
+def play(options: _PlayOptions) -> int:
     """Evaluate a trained agent, and film it."""
     from hyperlax.agent import load_agent
     from hyperlax.config.stored import named_directory
     from hyperlax.study.agents import environment_of, find_agent
 
-    options = completed(PlayOptions, given)
     if options.gif is not None and options.no_gif:
         raise OptionError("gif", "{gif} and {no_gif} cannot be combined. Leave one of them out.")
     where = named_directory(options.path, "play")
@@ -278,7 +272,7 @@ def play(given: Given) -> int:
     return 0
 
 
-def _gif_file(options: PlayOptions, agent: Path) -> Path:
+def _gif_file(options: _PlayOptions, agent: Path) -> Path:
     """Return the file for the GIF of an agent. Raises OptionError for one that cannot be written there."""
     from hyperlax.files import new_file
     from hyperlax.study.io_errors import writing

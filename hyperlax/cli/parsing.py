@@ -124,8 +124,6 @@ def _typed(option: Option, value: Any) -> Sequence[str] | None:
         return () if value else None
     if option.has(POSITIONAL) or option.has(REPEATED):
         return [word for word in value or () if isinstance(word, str)] or None
-    if value == []:
-        raise OptionError(option.name, f"{{{option.name}}} needs a value.")
     return value
 
 
@@ -168,7 +166,8 @@ def _parsed_kind(kind: type) -> type:
         (
             name,
             Annotated[
-                _parsed_type(option), *_details(option, option.help.replace("options that may change", flags), options)
+                _parsed_type(option),
+                *_details(option, option.help().replace("options that may change", flags), options),
             ],
             dataclasses.field(default=False if option.type is bool else () if option.has(REPEATED) else None),
         )
@@ -185,10 +184,11 @@ def _parsed_type(option: Option) -> Any:
 
 def _default_text(option: Option, options: Mapping[str, Option]) -> str:
     """Return an option's default as the help shows it, and where else a required one may come from."""
-    is_required = option.default_text == "required" and not option.has(POSITIONAL)
+    text = option.default_text()
+    is_required = text == "required" and not option.has(POSITIONAL)
     if is_required and "files" in options:
         return "required, in the file or here"
-    return "required, except with --resume-from" if is_required and "resume_from" in options else option.default_text
+    return "required, except with --resume-from" if is_required and "resume_from" in options else text
 
 
 def _details(option: Option, text: str, options: Mapping[str, Option]) -> list[Any]:

@@ -34,9 +34,9 @@ def starting(command: str) -> Callable[[Given], int]:
 def tune(given: Given) -> int:
     """Search the hyperparameters of a command, or continue."""
     from hyperlax.config.command_options import TuneOptions
-    from hyperlax.config.command_recipes import tuned
     from hyperlax.config.options import SearchOptions
-    from hyperlax.config.stored import RESUMED, SEARCH, check_command, load_recipe_of, named_directory, read_stored
+    from hyperlax.config.own_recipes import tuned
+    from hyperlax.config.stored import RESUMED, SEARCH, check_command, load_again, named_directory
     from hyperlax.studies import planned_study
 
     kept = options_of(SearchOptions)
@@ -48,7 +48,7 @@ def tune(given: Given) -> int:
     elif own == ["command"]:
         directory = named_directory(given["resume_from"], RESUMED)
         check_command(directory, SEARCH)
-        recipe = load_recipe_of(directory, read_stored(directory, RESUMED), code=given["command"])
+        recipe = load_again(directory, given["command"])
     elif own:
         problem = f"{{resume_from}} {{0}}: the study has its command. Leave {{{own[0]}}} out, or start a new study."
         raise OptionError("resume_from", problem, given["resume_from"])

@@ -30,13 +30,9 @@ def checked(options: R, table: MetricTable = OF_RL) -> R:
         option.read(getattr(options, name))
     length = "num_intervals" if isinstance(options, PbtOptions) else "num_evaluations"
     if options.total_timesteps < getattr(options, length):
-        raise OptionError(
-            "total_timesteps",
-            f"{{total_timesteps}} {{0}} is less than one step for each of {{{length}}} {{1}}. "
-            "Raise the first or lower the second.",
-            options.total_timesteps,
-            getattr(options, length),
-        )
+        problem = f"{{total_timesteps}} {{0}} is less than one step for each of {{{length}}} {{1}}."
+        problem += " Raise the first or lower the second."
+        raise OptionError("total_timesteps", problem, options.total_timesteps, getattr(options, length))
     _check_output_root(options.output_root)
     if isinstance(options, (SearchOptions, PbtOptions)):
         _check_study_name(options.study_name, options.algo_and_network_config)
@@ -145,34 +141,24 @@ def _check_engine(options: SearchOptions) -> None:
 def _check_sampler(options: SearchOptions) -> None:
     entry, objectives = SAMPLERS[options.sampler], options.objective_names
     if not entry.several_objectives and len(objectives) > 1:
-        raise OptionError(
-            "sampler",
-            "{sampler} {0} optimizes one objective, got {1} ({2}). For several, use {3}.",
-            entry.name,
-            len(objectives),
-            ", ".join(objectives),
-            _others(lambda other: other.several_objectives),
-        )
+        others = _others(lambda other: other.several_objectives)
+        problem = f"{{sampler}} {entry.name} optimizes one objective, got {len(objectives)} ({{0}}). For several, use {others}."
+        raise OptionError("sampler", problem, ", ".join(objectives))
     if options.super_batch is not None and options.super_batch < entry.smallest_super_batch:
         raise OptionError(
             "sampler",
-            "{sampler} {0} breeds each generation from one super-batch: {optuna_study_batch_size} needs at least {1}, got {2}. "
-            "For one trial at a time, use tpe.",
-            entry.name,
-            entry.smallest_super_batch,
-            options.super_batch,
+            f"{{sampler}} {entry.name} breeds each generation from one super-batch: {{optuna_study_batch_size}} needs at least "
+            f"{entry.smallest_super_batch}, got {options.super_batch}. For one trial at a time, use tpe.",
         )
 
 
 def _check_pruning(options: SearchOptions, table: MetricTable) -> None:
     if options.pruner != "none" and options.pruner_min_segments >= options.num_evaluations:
+        evaluations = counted(options.num_evaluations, "evaluation")
         raise OptionError(
             "pruner",
-            "{pruner} {0}: every trial keeps {1} of its {2}, so none is ever pruned. "
-            f"Raise {table.evaluations}, or lower {{pruner_min_segments}}.",
-            options.pruner,
-            options.pruner_min_segments,
-            counted(options.num_evaluations, "evaluation"),
+            f"{{pruner}} {options.pruner}: every trial keeps {options.pruner_min_segments} of its {evaluations}, so none is ever "
+            f"pruned. Raise {table.evaluations}, or lower {{pruner_min_segments}}.",
         )
     is_race = options.seed_schedule == "racing"
     if is_race and options.num_seeds < 2:
@@ -181,12 +167,9 @@ def _check_pruning(options: SearchOptions, table: MetricTable) -> None:
         )
     if options.pruner == "none" and not is_race:
         if options.in_flight is not None:
-            raise OptionError(
-                "in_flight",
-                "{in_flight} {0} is for studies with {pruner} or {seed_schedule} racing. Without them {optuna_study_batch_size} "
-                "says how many trials train at once.",
-                options.in_flight,
-            )
+            problem = "{in_flight} {0} is for studies with {pruner} or {seed_schedule} racing. Without them "
+            problem += "{optuna_study_batch_size} says how many trials train at once."
+            raise OptionError("in_flight", problem, options.in_flight)
         return
     for option, what, texts in (
         ("objective_names", "an objective", options.objective_names),
@@ -224,60 +207,32 @@ def _check_numbers(entry: SamplerRow, space: Mapping[str, Distribution]) -> None
     CMA-ES adapts a normal distribution over numbers, of two dimensions at least.
     """
     searched = {name: distribution for name, distribution in space.items() if distribution.size() != 1}
-    choices = _named(searched, lambda distribution: isinstance(distribution, Categorical))
-    if choices:
-        raise OptionError(
-            "sampler",
-            "{sampler} {0} searches numbers only, and {1} choices. Give {2} a range or a fixed value, or use {3}.",
-            entry.name,
-            _names(choices, "has", "have"),
-            _them(choices),
-            _others(_takes_any_space),
-        )
+    if choices := [name for name, distribution in searched.items() if isinstance(distribution, Categorical)]:
+        verb = "has" if len(choices) == 1 else "have"
+        problem = f"searches numbers only, and {{1}} {verb} choices. Give {{2}} a range or a fixed value, or use"
+        raise _unsuited(entry, problem, ", ".join(choices), _them(choices))
     if len(searched) < entry.fewest_numbers:
-        raise OptionError(
-            "sampler",
-            "{sampler} {0} needs at least {1} hyperparameters to search, the recipe has {2}. Use {3}.",
-            entry.name,
-            entry.fewest_numbers,
-            len(searched),
-            _others(_takes_any_space),
-        )
+        problem = "needs at least {1} hyperparameters to search, the recipe has {2}. Use"
+        raise _unsuited(entry, problem, entry.fewest_numbers, len(searched))
 
 
 def _check_grid(entry: SamplerRow, largest: int, space: Mapping[str, Distribution]) -> None:
-    continuous = _named(space, lambda distribution: not distribution.is_finite())
-    if continuous:
-        raise OptionError(
-            "sampler",
-            "{sampler} {0} needs a finite space, and {1} continuous. Give {2} choices, whole numbers or a step, or use {3}.",
-            entry.name,
-            _names(continuous),
-            _them(continuous),
-            _others(_takes_any_space),
+    if endless := [name for name, distribution in space.items() if distribution.size() is None]:
+        verb = "is" if len(endless) == 1 else "are"
+        problem = (
+            f"needs a finite space, and {{1}} {verb} continuous. Give {{2}} choices, whole numbers or a step, or use"
         )
+        raise _unsuited(entry, problem, ", ".join(endless), _them(endless))
     size = math.prod(distribution.size() or 1 for distribution in space.values())
     if size > largest:
-        raise OptionError(
-            "sampler",
-            "{sampler} {0} supports at most {1} configurations, the recipe's space has {2}. Give it fewer values, or use {3}.",
-            entry.name,
-            largest,
-            size,
-            _others(_takes_any_space),
-        )
+        problem = "supports at most {1} configurations, the recipe's space has {2}. Give it fewer values, or use"
+        raise _unsuited(entry, problem, largest, size)
 
 
-def _takes_any_space(entry: SamplerRow) -> bool:
-    return not entry.fewest_numbers and entry.largest_grid is None
-
-
-def _named(space: Mapping[str, Distribution], holds: Callable[[Distribution], bool]) -> list[str]:
-    return [name for name, distribution in space.items() if holds(distribution)]
-
-
-def _names(names: Sequence[str], one: str = "is", several: str = "are") -> str:
-    return f"{', '.join(names)} {one if len(names) == 1 else several}"
+def _unsuited(entry: SamplerRow, problem: str, *values: object) -> OptionError:
+    """Return the error for a space that a sampler cannot search. problem: ends before the samplers that search any."""
+    others = _others(lambda other: not other.fewest_numbers and other.largest_grid is None)
+    return OptionError("sampler", f"{{sampler}} {{0}} {problem} {{3}}.", entry.name, *values, others)
 
 
 def _them(names: Sequence[str]) -> str:

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from hyperlax.config.option import (
-    HIDDEN,
     LAST,
     MAY_CHANGE,
     POSITIONAL,
     REPEATED,
-    SHORTHAND,
     THIS_RUN,
     By,
     Metavar,
@@ -84,6 +82,11 @@ class _SpaceOptions:
 class TuneOptions(SearchOptions, _SpaceOptions, CommandOptions):
     """Search the hyperparameters of a command that follows --, without a recipe."""
 
+    fixed = (
+        "algo_and_network_config", "env_config", "total_timesteps", "num_evaluations", "num_eval_episodes",
+        "run_length_modifier", "compilation_cache", "runner_hparam_batch_size", "packing", "save_agents",
+    )  # fmt: skip
+
     study_name: Annotated[
         str, "Name of the study, and of its directory.", Metavar("NAME"), By("that of the script or function")
     ]
@@ -103,13 +106,3 @@ class TuneOptions(SearchOptions, _SpaceOptions, CommandOptions):
         Range(0),
         MAY_CHANGE,
     ] = 0
-    algo_and_network_config: Annotated[str, HIDDEN]
-    env_config: Annotated[str, HIDDEN]
-    total_timesteps: Annotated[int, HIDDEN]
-    num_evaluations: Annotated[int, HIDDEN]
-    num_eval_episodes: Annotated[int, HIDDEN]
-    run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
-    compilation_cache: Annotated[bool, HIDDEN] = True
-    runner_hparam_batch_size: Annotated[str, HIDDEN] = "auto"
-    packing: Annotated[str, HIDDEN] = "auto"
-    save_agents: Annotated[str, HIDDEN] = "best"

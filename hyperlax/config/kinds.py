@@ -1,110 +1,86 @@
 """The kinds of tasks: what differs between an RL algorithm in an environment and a task of a recipe, before and around training.
 
-To add a kind, add its class. What differs in results is in its `Scale`.
+To add a kind, add its class with the methods of the others. What differs in results is in its `Scale`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyperlax.config.option import PROCESSES_ONLY, options_of
 from hyperlax.config.options import PbtOptions, RunOptions, SearchOptions, SingleOptions
-from hyperlax.config.recipe_checks import check_learns, check_study
 from hyperlax.envs import canonical, slug
 from hyperlax.envs.catalog import CATALOG
 from hyperlax.envs.recipes import check_acts
-from hyperlax.errors import OptionError, UsageError
-from hyperlax.hyperparams import Config, of_algorithm
+from hyperlax.errors import OptionError, UsageError, counted
+from hyperlax.fields import HYPERPARAM, dotted, extremes
+from hyperlax.hyperparams import AlgorithmConfig, Config, of_algorithm
 from hyperlax.measures import Measures, measures_of
 from hyperlax.metrics import OF_RL, check_varying
 from hyperlax.recipe import Recipe
 from hyperlax.scale import Conditions, MetricTable, Scale
+from hyperlax.shipped import shipped_folder
+from hyperlax.space import Distribution
+
+_COUNTED = ("layer_sizes", "use_layer_norm")
+"""The fields of a torso that decide how many parameters it has."""
 
 
-class Kind(ABC):
-    """The decisions that depend on the kind of task. has_programs: whether trials are lanes of compiled programs."""
+class BudgetError(OptionError):
+    """A budget that is too small for hyperparameters. names: their dotted names."""
 
-    has_programs: bool
-
-    @property
-    @abstractmethod
-    def table(self) -> MetricTable:
-        """Metrics of its trials."""
-
-    @abstractmethod
-    def check_environment(self, given: str | None) -> None:
-        """Raise OptionError for an environment that is missing, or one too many."""
-
-    @abstractmethod
-    def environment(self, given: str) -> str:
-        """Return the canonical name of the environment, "" if the kind has none."""
-
-    @abstractmethod
-    def name(self, recipe: str, environment: str) -> str:
-        """Return the default name of a study."""
-
-    @abstractmethod
-    def place(self, root: str, recipe: str, environment: str) -> Path:
-        """Return the directory of results below the output root."""
-
-    @abstractmethod
-    def scale(self, environment: str) -> Scale:
-        """Return what trials are measured by."""
-
-    @abstractmethod
-    def check_options(self, options: RunOptions, recipe: Recipe) -> None:
-        """Raise UsageError for options that the recipe cannot run with."""
-
-    @abstractmethod
-    def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
-        """Raise OptionError for a study from which nothing can be learned. rows: the configurations of a sweep."""
-
-    @abstractmethod
-    def check_single(self, options: SingleOptions, recipe: Recipe, config: Config) -> None:
-        """Raise OptionError for a single training in which nothing can be learned."""
+    def __init__(self, names: tuple[str, ...], problem: str, *values: object):
+        self.names = names
+        super().__init__("total_timesteps", problem, *values)
 
 
-class _Rl(Kind):
-    """An RL algorithm in an environment."""
+class _Rl:
+    """An RL algorithm in an environment. has_programs: whether trials are lanes of compiled programs. table: their metrics."""
 
     has_programs = True
-
-    @property
-    def table(self) -> MetricTable:
-        return OF_RL
+    table = OF_RL
 
     def check_environment(self, given: str | None) -> None:
+        """Raise OptionError for an environment that is missing, or one too many."""
         if not given:
             raise OptionError("env_config", "{env_config} is required: an environment such as gymnax.pendulum.")
 
-    def environment(self, given: str) -> str:
-        return canonical(given)
-
-    def name(self, recipe: str, environment: str) -> str:
-        return f"{recipe}_{slug(environment)}"
-
-    def place(self, root: str, recipe: str, environment: str) -> Path:
-        return Path(root) / recipe / slug(environment)
-
     def scale(self, environment: str) -> Scale:
-        """Return the reference returns. Makes the environment, with jax, only if it is not in the catalog."""
+        """Return what trials are measured by. Makes the environment, with jax, only if it is not in the catalog."""
         from hyperlax.envs import make
 
         name = canonical(environment)
         return CATALOG[name].reference if name in CATALOG else make(name).reference
 
     def check_options(self, options: RunOptions, recipe: Recipe) -> None:
+        """Raise UsageError for options that the recipe cannot run with."""
         _check_processes(options, recipe)
         check_acts(recipe, options.env_config)
 
     def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
-        check_study(options, recipe, rows)
+        """Raise OptionError for a study whose trials cannot learn, or with an objective that is the same for all of them.
+
+        rows: the configurations of a sweep, which trains no others.
+        """
+        base = of_algorithm(recipe.config.algorithm)
+        if rows is None:
+            is_elsewhere = any(name.startswith(HYPERPARAM) for name in recipe.changes)
+            _check_learns(options, base, recipe.space, "" if is_elsewhere else _place_to_edit(recipe))
+        for number, row in enumerate(rows or ()):
+            _check_learns(options, of_algorithm(row), {}, f"configuration {number} of the sweep")
+        if options.confirm_top:  # the default configuration is confirmed, too
+            _check_learns(options, base, {}, _place_to_edit(recipe))
+        if isinstance(options, SearchOptions):
+            prefix = f"algorithm.network.{base.policy_network}.pre_torso."
+            sized = [recipe.space[prefix + name] for name in _COUNTED if prefix + name in recipe.space]
+            is_sized = any(distribution.size() != 1 for distribution in sized)
+            check_varying(options.objective_names, Conditions(options.num_seeds, options.num_evaluations, is_sized))
 
     def check_single(self, options: SingleOptions, recipe: Recipe, config: Config) -> None:
-        check_learns(options, of_algorithm(config), {})
+        """Raise OptionError for a single training in which nothing can be learned."""
+        _check_learns(options, of_algorithm(config), {})
 
 
 def _check_processes(options: RunOptions, recipe: Recipe) -> None:
@@ -132,14 +108,13 @@ _OF_LANES = {"save_agents": "its trials leave no agents. Leave it out"}
 
 
 @dataclass(frozen=True)
-class _OfTask(Kind):
-    """A task that a recipe returns. noun: what it trains."""
+class _OfTask:
+    """A task that a recipe returns."""
 
     measures: Measures
-    noun: str
 
     @property
-    def has_programs(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def has_programs(self) -> bool:
         return self.measures.has_programs
 
     @property
@@ -151,19 +126,11 @@ class _OfTask(Kind):
             problem = "{env_config} {0}: the recipe trains a task, which has no environment. Leave it out."
             raise OptionError("env_config", problem, given)
 
-    def environment(self, given: str) -> str:
-        return ""
-
-    def name(self, recipe: str, environment: str) -> str:
-        return recipe
-
-    def place(self, root: str, recipe: str, environment: str) -> Path:
-        return Path(root) / recipe
-
     def scale(self, environment: str) -> Scale:
         return self.measures
 
     def check_options(self, options: RunOptions, recipe: Recipe) -> None:
+        assert recipe.task is not None
         if self.has_programs:
             from hyperlax.algorithms.own_checks import check_functions
 
@@ -171,10 +138,9 @@ class _OfTask(Kind):
             check_functions(recipe)
         elif isinstance(options, PbtOptions):
             raise UsageError(
-                f"pbt: {recipe.name} trains {self.noun}, and members of a population copy what is trained in lanes. "
+                f"pbt: {recipe.name} trains {recipe.task.noun}, and members of a population copy what is trained in lanes. "
                 "Search with a pruner instead."
             )
-        assert recipe.task is not None
         if missing := recipe.task.missing():
             place = "" if recipe.source else f"{recipe.path}: "
             raise OptionError("command", "{0}{1}.", place, missing)
@@ -209,6 +175,69 @@ def left_out(options: RunOptions, recipe: Recipe) -> list[str]:
     return [name for name, option in options_of(type(options)).items() if option.is_foreign(*kind)]
 
 
-def kind_of(recipe: Recipe) -> Kind:
+def environment_of(options: RunOptions) -> str:
+    """Return the canonical name of the environment, "" without one."""
+    return canonical(options.env_config) if options.env_config else ""
+
+
+def place_of(options: RunOptions, recipe: Recipe) -> Path:
+    """Return the directory of results below the output root."""
+    root = Path(options.output_root) / recipe.name
+    return root / slug(options.env_config) if options.env_config else root
+
+
+def kind_of(recipe: Recipe) -> _Rl | _OfTask:
     """Return the kind of what a recipe trains."""
-    return _Rl() if recipe.task is None else _OfTask(measures_of(recipe.task), recipe.task.noun)
+    return _Rl() if recipe.task is None else _OfTask(measures_of(recipe.task))
+
+
+def _place_to_edit(recipe: Recipe) -> str:
+    """Return where the recipe's values can be changed: its file, or a copy of it if it is one of those installed."""
+    path = recipe.path.resolve()
+    if not path.is_relative_to(shipped_folder("recipes").resolve()) or path.is_relative_to(Path.cwd()):
+        return str(recipe.path)
+    return f"a copy of the recipe (hyperlax recipes copy {recipe.name})"
+
+
+def _check_learns(
+    options: SearchOptions | PbtOptions | SingleOptions,
+    base: AlgorithmConfig,
+    space: Mapping[str, Distribution],
+    where: str = "",
+) -> None:
+    """Raise BudgetError if the budget ends before the first update of any configuration of the space.
+
+    Before it pass a whole rollout, and the algorithm's warm-up in each environment. where: the origin of `base`, "" if the user
+    has given its values.
+    """
+    budget, values = options.total_timesteps, dotted(base)
+
+    def largest(field: str) -> int:
+        return extremes(values[HYPERPARAM + field], space.get(HYPERPARAM + field))[1]
+
+    def said(field: str) -> str:
+        return f"{field} ({'up to ' if HYPERPARAM + field in space else ''}{largest(field)})"
+
+    envs, rollout = largest("total_num_envs"), largest("rollout_length")
+    warm_up = largest(base.warm_up) if base.warm_up else 0
+    least = max(envs * rollout, envs * rollout * (options.num_evaluations - 1) + 1)
+    if warm_up:
+        least = max(least, envs * warm_up + 1)
+    rest, in_place = f"Raise {{total_timesteps}} to at least {least}", f" in {where}" if where else ""
+    if budget < envs * rollout:
+        takes = f"{said('rollout_length')} x {said('total_num_envs')} = {envs * rollout} steps"
+        raise BudgetError(
+            (HYPERPARAM + "rollout_length", HYPERPARAM + "total_num_envs"),
+            f"{{total_timesteps}} {budget}: nothing can be learnt in less than one rollout, which takes {takes}. {rest} for "
+            f"{counted(options.num_evaluations, 'evaluation')}, or lower one of the two{{0}}.",
+            in_place,
+        )
+    if base.warm_up and 0 < warm_up * envs >= budget:
+        name = HYPERPARAM + base.warm_up
+        takes = f"{said(base.warm_up)} x {said('total_num_envs')} = {warm_up * envs} steps"
+        raise BudgetError(
+            (name, HYPERPARAM + "total_num_envs"),
+            f"{{total_timesteps}} {budget}: nothing can be learnt in the warm-up, which takes {takes}. {rest}, or lower {name} "
+            f"to at most {(budget - 1) // envs}{{0}}.",
+            in_place,
+        )

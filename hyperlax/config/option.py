@@ -16,14 +16,16 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from enum import Enum, auto
 from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from hyperlax.errors import OptionError, UsageError, did_you_mean, flag, in_lower, named
+from hyperlax.errors import OptionError, UsageError, did_you_mean, in_lower, named
+from hyperlax.errors import flag as flag_of
 from hyperlax.files import PUT_BACK, expanded
+from hyperlax.hyperparams import Bounds
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
@@ -57,29 +59,11 @@ MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE, RL_ONLY, PR
 
 
 @dataclass(frozen=True)
-class Range:
-    """Bounds of a number, both allowed unless `above` or `below`. note: a sentence that follows a refusal."""
+class Range(Bounds):
+    """Valid values of a number. note: a sentence that follows a refusal."""
 
-    low: float = -math.inf
-    high: float = math.inf
-    above: bool = False
-    below: bool = False
     unit: str = "a number"
     note: str = ""
-
-    def holds(self, value: float) -> bool:
-        """Return whether a number is within the bounds and finite."""
-        over = value > self.low if self.above else value >= self.low
-        under = value < self.high if self.below else value <= self.high
-        return over and under and abs(value) <= sys.float_info.max
-
-    def words(self) -> str:
-        """Return the bounds as they follow the unit."""
-        if not (self.above or self.below) and math.isfinite(self.low) and math.isfinite(self.high):
-            return f" from {self.low:g} to {self.high:.10g}"
-        low = "" if self.low == -math.inf else f" {'above' if self.above else 'of at least'} {self.low:g}"
-        high = "" if self.high == math.inf else f" {'below' if self.below else 'at most'} {self.high:.10g}"
-        return low + (" and" if low and high else "") + high
 
 
 @dataclass(frozen=True)
@@ -165,11 +149,7 @@ class Option:
         """True if its value is a path, or several."""
         return bool(_PATH.search(self.metavar))
 
-    @property
-    def help(self) -> str:
-        return self.help_in(flag)
-
-    def help_in(self, spell: Callable[[str], str]) -> str:
+    def help(self, spell: Callable[[str], str] = flag_of) -> str:
         """Return the help, with other options as `spell` names them."""
         return named(self.mark(str) or "", spell)
 
@@ -197,12 +177,7 @@ class Option:
         name = {int: "INT", float: "NUMBER", str: "TEXT", bool: ""}[self.type]
         return "|".join((name, *self.words))
 
-    @property
-    def default_text(self) -> str:
-        """Default as the help shows it."""
-        return self.default_in(flag)
-
-    def default_in(self, spell: Callable[[str], str]) -> str:
+    def default_text(self, spell: Callable[[str], str] = flag_of) -> str:
         """Return the default as the help shows it, with other options as `spell` names them."""
         if by := self.mark(By):
             return f"default: {named(by.text, spell)}"
@@ -311,15 +286,19 @@ class Option:
 
 @cache
 def options_of(kind: type) -> Mapping[str, Option]:
-    """Return the options that a dataclass declares, by name, in its order."""
+    """Return the options that a dataclass declares, by name, in its order. Those that it names as `fixed` are hidden."""
     hints = get_type_hints(kind, include_extras=True)
-    return {f.name: _option(f.name, hints[f.name], f.default) for f in fields(kind)}
+    found = {f.name: _option(f.name, hints[f.name], f.default) for f in fields(kind)}
+    for name in getattr(kind, "fixed", ()):
+        kept = tuple(mark for mark in (THIS_RUN, SHORTHAND) if found[name].has(mark))
+        found[name] = replace(found[name], marks=(HIDDEN, *kept))
+    return found
 
 
 def flags_of(kind: type) -> Callable[[str], str]:
     """Return the flags of options by name."""
     known = options_of(kind)
-    return lambda name: known[name].flag if name in known else flag(name)
+    return lambda name: known[name].flag if name in known else flag_of(name)
 
 
 def keys_of(kind: type) -> Callable[[str], str]:
@@ -332,7 +311,7 @@ def completed(kind: type[T], given: Given) -> T:
     """Return the options of a command, completed with defaults. Raises OptionError if a required one is missing."""
     for name, option in options_of(kind).items():
         if option.default is MISSING and name not in given:
-            raise OptionError(name, f"{{{name}}} is required: {{0}}", in_lower(option.help))
+            raise OptionError(name, f"{{{name}}} is required: {{0}}", in_lower(option.help()))
     return kind(**given)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from hyperlax.config.option import (
     FILE,
@@ -133,7 +133,12 @@ _HOW_SAMPLED = (
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The options of every training: a recipe, an environment for an RL algorithm, seeds, a length, a place for the results."""
+    """The options of every training: a recipe, an environment for an RL algorithm, seeds, a length, a place for the results.
+
+    fixed: options of the classes above that a command leaves at their defaults, without a flag.
+    """
+
+    fixed: ClassVar[tuple[str, ...]] = ()
 
     algo_and_network_config: Annotated[
         _Recipe,
@@ -441,6 +446,11 @@ class SearchOptions(RunOptions):
 class SweepOptions(SearchOptions):
     """Train many configurations at once that are sampled in advance or read from a file."""
 
+    fixed = (
+        "preset", "aggregate", "enqueue", "constraints", "pruner", "pruner_min_segments", "pruner_reduction_factor",
+        "pruner_percentile", "in_flight", "plan_only", "seed_schedule", "confirm_top", "confirm_seeds", "save_agents",
+    )  # fmt: skip
+
     n_trials: _DrawnTrials = 64
     sampling_method: Annotated[
         str, f"{_HOW_SAMPLED}; file with {{load_hyperparams}}.", OneOf(_SAMPLING_METHODS), By("qmc")
@@ -456,28 +466,16 @@ class SweepOptions(SearchOptions):
     ] = None
     runner_hparam_batch_size: Annotated[_Lanes, Spelled("hparam_batch_size")] = "auto"
     output_root: Annotated[str, "Write the sweep to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_sweeps"
-    preset: Annotated[str | None, HIDDEN, SHORTHAND] = None
-    aggregate: Annotated[_Aggregate, HIDDEN] = "mean"
     sampler: Annotated[str, HIDDEN] = "presampled"
     default_trial: Annotated[bool, HIDDEN] = False
-    enqueue: Annotated[str | None, HIDDEN] = None
-    constraints: Annotated[tuple[str, ...], HIDDEN] = ()
-    pruner: Annotated[str, HIDDEN] = "none"
-    pruner_min_segments: Annotated[int, HIDDEN] = 3
-    pruner_reduction_factor: Annotated[int, HIDDEN] = 3
-    pruner_percentile: Annotated[float, HIDDEN] = 25.0
     optuna_study_batch_size: Annotated[int, HIDDEN] = SUPER_BATCH
-    in_flight: Annotated[int | None, HIDDEN] = None
-    plan_only: Annotated[bool, HIDDEN, THIS_RUN] = False
-    seed_schedule: Annotated[str, HIDDEN] = "fixed"
-    confirm_top: Annotated[int, HIDDEN] = 0
-    confirm_seeds: Annotated[int, HIDDEN] = 10
-    save_agents: Annotated[str, HIDDEN] = "best"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStudyOptions(SearchOptions):
     """Run studies from YAML files, one after another. Flags override the files."""
+
+    fixed = ("resume_from", "retry_failed")
 
     files: Annotated[
         tuple[str, ...], "YAML files, one per study.", POSITIONAL, THIS_RUN, FILE, Metavar("FILE [FILE ...]")
@@ -512,8 +510,6 @@ class RunStudyOptions(SearchOptions):
         THIS_RUN,
         By("the study is refused while another process runs it"),
     ] = False
-    resume_from: Annotated[str | None, HIDDEN, THIS_RUN] = None
-    retry_failed: Annotated[bool, HIDDEN, THIS_RUN] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -559,12 +555,11 @@ class SingleOptions(RunOptions):
 class TrainOptions(SingleOptions):
     """Train a study's best trial again, e.g. for longer or on more seeds. Other settings are the study's."""
 
+    fixed = ("params", "assignments", "run_length_modifier")
+
     from_: Annotated[str, "The study's directory.", THIS_RUN, Spelled("from"), Metavar("DIR")]
     trial: Annotated[TrialNumber, "Number of the trial.", By("the best")] = None
     algo_and_network_config: Annotated[_Recipe, "Recipe, by name or path.", By("the study's, if it is your own")]
-    params: Annotated[str | None, HIDDEN] = None
-    assignments: Annotated[tuple[str, ...], HIDDEN] = ()
-    run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
     env_config: Annotated[_Environment, "Environment to train in.", By("the study's")]
     seed: Annotated[_Seed, By("the study's")] = 0
     num_seeds: Annotated[int, "Number of training runs.", COUNT, By("the study's")] = 1
@@ -578,15 +573,12 @@ class TrainOptions(SingleOptions):
 class ReplayOptions(SingleOptions):
     """Train new agents along the winning hyperparameter schedule of a pbt run."""
 
+    fixed = (
+        "params", "assignments", "trial", "env_config", "total_timesteps", "num_evaluations", "run_length_modifier",
+    )  # fmt: skip
+
     schedule: Annotated[str, "The run's pbt_schedule.json.", POSITIONAL, THIS_RUN, FILE, Metavar("FILE")]
-    params: Annotated[str | None, HIDDEN] = None
     algo_and_network_config: Annotated[_Recipe, "Recipe, by name or path.", By("the run's, if it is your own")]
-    env_config: Annotated[str, HIDDEN]
-    total_timesteps: Annotated[int, HIDDEN]
-    num_evaluations: Annotated[int, HIDDEN]
-    trial: Annotated[int | None, HIDDEN] = None
-    assignments: Annotated[tuple[str, ...], HIDDEN] = ()
-    run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
     seed: Annotated[_Seed, By("the run's seed + 1, for new episodes")] = 0
     num_seeds: Annotated[int, "Number of agents to train.", COUNT] = 5
     num_eval_episodes: Annotated[_NumEvalEpisodes, By("the run's")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hyperlax.config.option import shown
+from hyperlax.config.option import Given, shown
 from hyperlax.config.options import PRESETS
 from hyperlax.config.yaml_file import Entry
 from hyperlax.errors import OptionError, UsageError, did_you_mean
@@ -81,14 +81,13 @@ _DIFFERS: dict[str, tuple[tuple[str, ...], str]] = {
 """Last name here -> names elsewhere that mean it by other values, and what to write instead."""
 
 
-def choose(
-    entries: Mapping[str, Entry], path: str, space: str | None, preset: str | None, has_recipe: bool
-) -> tuple[dict[str, Entry], bool]:
+def choose(entries: Mapping[str, Entry], path: str, given: Given) -> tuple[dict[str, Entry], bool]:
     """Return the entries of a file with the chosen space and preset in place of all, and whether the preset was one of the file.
 
-    space, preset: those of the command line, of which a preset replaces what else the file says. has_recipe: whether it names one.
-    Raises UsageError, naming file and line.
+    given: the options of the command line, of which a preset replaces what else the file says. Raises UsageError, naming file and
+    line.
     """
+    space, preset = given.get("space"), given.get("preset")
     found = {name: entry for name, entry in entries.items() if name not in (SPACES, EXPERIMENTS)}
     presets = _named(entries.get(EXPERIMENTS), "quick_test: {n_trials: 5}")
     is_given = preset is not None and preset in presets
@@ -109,9 +108,9 @@ def choose(
             raise OptionError("space", "{space} {0}: {1} has no {2}. Leave it out.", space, path, SPACES)
         return found, is_given
     if "space" in found:
-        raise UsageError(f"{found['space'].where}: space and {SPACES} cannot be combined. Keep one of the two.")
+        raise found["space"].refusal(f"space and {SPACES} cannot be combined. Keep one of the two.")
     chosen = _chosen(spaces, space, path)
-    if not has_recipe and "algo_and_network_config" not in found:
+    if "algo_and_network_config" not in {**given, **found}:
         found["algo_and_network_config"] = Entry(spaces[chosen].where, _recipe(chosen, spaces[chosen].where))
     searched = _mapping(spaces[chosen], f"{SPACES}.{chosen}", "gamma: [0.98, 0.99]")
     own = {name: entry_in_our_words(entry) for name, entry in searched.items() if name not in _IGNORED}
@@ -132,10 +131,10 @@ def in_our_names(space: Mapping[str, Entry], recipe: Recipe) -> tuple[dict[str, 
             for full in names:
                 others, instead = _DIFFERS.get(full.rpartition(".")[2], ((), ""))
                 if name in others:
-                    raise UsageError(f"{entry.where}: {recipe.name} has no `{name}`; {instead}.")
+                    raise entry.refusal(f"{recipe.name} has no `{name}`; {instead}.")
         for full in names or [name]:
             if full in found:
-                raise UsageError(f"{entry.where}: {full} is given twice, also by its other name. Keep one of the two.")
+                raise entry.refusal(f"{full} is given twice, also by its other name. Keep one of the two.")
             found[full] = entry
         if names and (len(names) > 1 or names[0].rpartition(".")[2] != name):
             said.append(f"{name} is {_in_short(names)}")
@@ -181,9 +180,7 @@ def _named(entry: Entry | None, example: str) -> Mapping[str, Entry]:
 
 def _mapping(entry: Entry, what: str, example: str) -> Mapping[str, Entry]:
     if not isinstance(entry.value, dict) or not entry.value:
-        raise UsageError(
-            f"{entry.where}: {what} needs names and what belongs to them, as {example}, got {shown(entry.value)}."
-        )
+        raise entry.refusal(f"{what} needs names and what belongs to them, as {example}, got {shown(entry.value)}.")
     return entry.value
 
 
@@ -197,7 +194,7 @@ def _own_space(options: dict[str, Entry]) -> str | None:
     """Take the space that a preset chooses out of its options, and return its name."""
     entry = options.pop("space", options.pop("algorithm", None))
     if entry is not None and not isinstance(entry.value, str):
-        raise UsageError(f"{entry.where}: needs the name of a search space, got {shown(entry.value)}.")
+        raise entry.refusal(f"needs the name of a search space, got {shown(entry.value)}.")
     return None if entry is None else entry.value
 
 
@@ -210,7 +207,7 @@ def entry_in_our_words(entry: Entry) -> Entry:
         if name in parts:
             ends = parts.pop(name)
             if not isinstance(ends.value, list) or len(ends.value) != 2:
-                raise UsageError(f"{ends.where}: {name} needs two numbers, as [0, 1], got {shown(ends.value)}.")
+                raise ends.refusal(f"{name} needs two numbers, as [0, 1], got {shown(ends.value)}.")
             parts["low"], parts["high"] = (Entry(ends.where, end) for end in ends.value)
     if parts.keys() == {"value"}:
         return Entry(entry.where, parts["value"].value)
@@ -226,7 +223,7 @@ def _typed(entry: Entry, parts: dict[str, Entry]) -> Entry:
     if kind is None:
         there = ", ".join(_TYPES)
         hint = did_you_mean(word, [word for words in _TYPES.values() for word in words])
-        raise UsageError(f"{given.where}: no type {shown(given.value)}. {hint}There are {there}.")
+        raise given.refusal(f"no type {shown(given.value)}. {hint}There are {there}.")
     is_log = "log" in parts and parts["log"].value is True
     if kind in ("uniform", "loguniform") and "log" in parts and isinstance(parts["log"].value, bool):
         del parts["log"]
@@ -241,7 +238,7 @@ def _typed(entry: Entry, parts: dict[str, Entry]) -> Entry:
         kind, parts["values"] = "choice", Entry(given.where, [False, True])
     if kind == "fixed":
         if "value" not in parts:
-            raise UsageError(f"{entry.where}: needs `value`, or write the value alone.")
+            raise entry.refusal("needs `value`, or write the value alone.")
         return Entry(entry.where, parts["value"].value)
     return Entry(entry.where, {"type": Entry(given.where, kind), **parts})
 
@@ -254,6 +251,6 @@ def _renamed(given: Mapping[str, Entry], names: Mapping[str, Sequence[str]]) -> 
         name = name.replace("-", "_")
         mine = ours.get(name, name)
         if mine in found:
-            raise UsageError(f"{entry.where}: {mine} is given twice, also by its other name. Keep one of the two.")
+            raise entry.refusal(f"{mine} is given twice, also by its other name. Keep one of the two.")
         found[mine] = entry
     return found

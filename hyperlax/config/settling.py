@@ -56,8 +56,8 @@ def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
         )
     if issubclass(kind, PbtOptions):
         later["direction"] = training.table.rows[OBJECTIVE].direction
-    of_kind = "_pbt" if issubclass(kind, PbtOptions) else ""
-    later["study_name"] = training.name(recipe.name, environment) + of_kind
+    parts = [recipe.name, slug(environment) if environment else "", "pbt" if issubclass(kind, PbtOptions) else ""]
+    later["study_name"] = "_".join(filter(None, parts))
     if issubclass(kind, SweepOptions):
         lanes = given.get("runner_hparam_batch_size", "auto")
         widest = SUPER_BATCH if lanes == "auto" else max(SUPER_BATCH, BATCHES_OF_ONE * lanes)

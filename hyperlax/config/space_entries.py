@@ -88,7 +88,7 @@ def _is_only(space: Mapping[str, Entry]) -> bool:
     """Return whether nothing but the entries is searched."""
     entry = space.get(_ONLY)
     if entry is not None and not isinstance(entry.value, bool):
-        raise UsageError(f"{entry.where}: {_ONLY} needs true or false, got {shown(entry.value)}.")
+        raise entry.refusal(f"{_ONLY} needs true or false, got {shown(entry.value)}.")
     return entry is not None and entry.value
 
 
@@ -102,13 +102,13 @@ def _by_full_name(space: Mapping[str, Entry], params: Mapping[str, Entry], recip
             continue
         is_known = short in whole or any(name == short or name.endswith(f".{short}") for name in known)
         if not is_known and (hint := did_you_mean(short, whole).strip()):
-            raise UsageError(f"{entry.where}: no `{short}` among params. {hint}")
+            raise entry.refusal(f"no `{short}` among params. {hint}")
         name = whole.get(short) or full_name(short, known, entry.where)
         if name in found:
-            raise UsageError(f"{entry.where}: {name} is given twice, also by its other name. Keep one of the two.")
+            raise entry.refusal(f"{name} is given twice, also by its other name. Keep one of the two.")
         if entry.value is None and name not in recipe.space:
-            raise UsageError(
-                f"{entry.where}: {recipe.name} does not search {name}, so there is nothing to leave out. Drop the entry."
+            raise entry.refusal(
+                f"{recipe.name} does not search {name}, so there is nothing to leave out. Drop the entry."
             )
         found[name] = entry
     return found
@@ -129,16 +129,14 @@ def _distribution_of(entry: Entry, name: str, field: Field, recipe: Recipe) -> D
     optional = _OPTIONAL if kind is UniformDiscrete else ()
     for key, one in given.items():
         if key not in (*wanted, *optional):
-            raise UsageError(
-                f"{one.where}: {name}: nothing named `{key}`. There are {', '.join((*wanted, *optional))}."
-            )
+            raise one.refusal(f"{name}: nothing named `{key}`. There are {', '.join((*wanted, *optional))}.")
     for key in wanted:
         if key not in given:
-            raise UsageError(f"{entry.where}: {name} needs `{key}`; its type has {', '.join(wanted)}.")
+            raise entry.refusal(f"{name} needs `{key}`; its type has {', '.join(wanted)}.")
     try:
         distribution = _made(kind, given, field)
     except DistributionError as error:
-        raise UsageError(f"{entry.where}: {name}: {error.told(_spelled)}") from error
+        raise entry.refusal(f"{name}: {error.told(_spelled)}") from error
     try:
         return fitted(name, field, distribution, entry.where, _written)
     except DistributionError as error:
@@ -149,8 +147,7 @@ def entry_of(distribution: Distribution) -> dict[str, Any]:
     """Return a distribution as a file writes it."""
     if isinstance(distribution, Categorical):
         return {"type": "choice", "values": distribution.to_json()["values"]}
-    assert isinstance(distribution, Numeric)
-    low, high = distribution.bounds()
+    low, high = distribution.domain
     if isinstance(distribution, LogUniformDiscrete):
         return {"type": "randint", "low": low, "high": high, "log": True}
     word = next(word for word, (kind, _) in _TYPES.items() if kind is type(distribution))
@@ -180,12 +177,10 @@ def _written(distribution: Distribution) -> str:
 def _whole(short: str, entry: Entry, known: Mapping[str, Field]) -> str:
     """Return the dotted name of a short one."""
     if not isinstance(entry.value, str):
-        raise UsageError(f"{entry.where}: {short} needs a hyperparameter's dotted name, e.g. {next(iter(known))}.")
+        raise entry.refusal(f"{short} needs a hyperparameter's dotted name, e.g. {next(iter(known))}.")
     check_name(entry.value, known, entry.where)
     if "." in short:
-        raise UsageError(
-            f"{entry.where}: {short} contains a dot, which short names may not. Name {entry.value} another way."
-        )
+        raise entry.refusal(f"{short} contains a dot, which short names may not. Name {entry.value} another way.")
     return entry.value
 
 
@@ -199,8 +194,8 @@ def _alone(entry: Entry, field: Field) -> dict[str, Entry]:
 def _of_recipe(entry: Entry, name: str, recipe: Recipe) -> dict[str, Entry]:
     """Return the recipe's distribution as an entry. Raises UsageError if the recipe does not search the name."""
     if name not in recipe.space:
-        raise UsageError(
-            f"{entry.where}: {recipe.name} does not search {name}, so it needs a `type`. There are {', '.join(_TYPES)}."
+        raise entry.refusal(
+            f"{recipe.name} does not search {name}, so it needs a `type`. There are {', '.join(_TYPES)}."
         )
     return {key: Entry(entry.where, value) for key, value in entry_of(recipe.space[name]).items()}
 
@@ -210,7 +205,7 @@ def _type(arguments: Mapping[str, Entry], name: str) -> tuple[type[Distribution]
     if not isinstance(given.value, str) or given.value not in _TYPES:
         hint = did_you_mean(str(given.value), _TYPES)
         there_are = f"There are {', '.join(_TYPES)}."
-        raise UsageError(f"{given.where}: {name}: no type {shown(given.value)}. {hint}{there_are}")
+        raise given.refusal(f"{name}: no type {shown(given.value)}. {hint}{there_are}")
     return _TYPES[given.value]
 
 

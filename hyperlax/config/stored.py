@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hyperlax.config.option import from_json
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
@@ -16,10 +16,8 @@ from hyperlax.config.trusted import check_source, is_own, recipe_file
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
 from hyperlax.functions import Placed, stored_place
-from hyperlax.recipe import Recipe, check_no_flow, from_source, load, searching
+from hyperlax.recipe import Changes, Recipe, check_no_flow, from_source, load, searching
 from hyperlax.space import from_json as distribution_from_json
-
-_Options = TypeVar("_Options", bound="SearchOptions | PbtOptions")
 
 MANIFEST = "study.json"
 SEARCH, SWEEP, PBT = "optuna-hp-search", "sweep-hp-samples", "pbt"
@@ -50,8 +48,7 @@ def kind_of(arguments: Mapping[str, Any]) -> type[SearchOptions] | type[PbtOptio
 def check_command(directory: Path, command: str) -> None:
     """Raise OptionError, with the command line that continues it, for a study that another command started."""
     started = command_of(read_arguments(directory, RESUMED))
-    source = (decode(directory / MANIFEST, dict[str, Any]).get("recipe") or {}).get("source")
-    check_no_flow(source or {}, str(directory / MANIFEST))
+    check_no_flow(_kept_recipe(directory).get("source") or {}, str(directory / MANIFEST))
     if command != started:
         resume = command_to(started, resume_from=directory)
         problem = "{resume_from} {0}: {1} started this study. To continue it:\n  {2}"
@@ -86,68 +83,79 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
     return stored["arguments"]
 
 
-def load_recipe_of(
-    directory: Path,
-    stored: SearchOptions | PbtOptions,
-    named: str | None = None,
-    code: Placed | Sequence[str] | None = None,
-) -> Recipe:
-    """Return the recipe with which a study started, with the study's search space. Raises UsageError if it cannot be loaded.
+def read_study(
+    directory: Path, asked_by: str, named: str | None = None, recipe: Recipe | None = None
+) -> tuple[SearchOptions | PbtOptions, Recipe]:
+    """Return the options and the recipe with which a study started, with its search space. Raises UsageError.
 
-    It is made from its source, or loaded from the same file as at the start, from any working directory. If that is gone, its name
-    is looked up.
-    named: the recipe that the user names for it, in place of one that no run of the user's recorded. code: the function that the
-    user gives, or the words of a command, which then runs in the working directory; in place of that of the source.
+    The recipe is made from its source, or loaded from the same file as at the start, from any working directory. If that is gone,
+    its name is looked up.
+    named: the recipe that the user names for it. It is loaded if no run of the user's recorded the study's own, else it must be
+    that; a resume compares it with the other options. recipe: the study's, if it is loaded already.
     """
-    path = directory / MANIFEST
-    stored_study: Any = decode(path, object)
-    kept = stored_study.get("recipe")
-    kept = kept if isinstance(kept, dict) else {}
+    options, kept = read_stored(directory, asked_by), _kept_recipe(directory)
+    if named is not None and is_own(kept):
+        if asked_by != RESUMED:
+            _check_named(directory, options.algo_and_network_config, kept, named)
+        named = None
+    if named is not None:
+        own = str(Path(named).resolve()) if named.endswith(".py") else named
+        options = replace(options, algo_and_network_config=own)
+    return options, recipe or _load(directory, options, kept, named)
+
+
+def load_again(directory: Path, code: Placed | Sequence[str]) -> Recipe:
+    """Return the recipe with which a study started, with code that the user gives in place of that of its source.
+
+    code: a function, or the words of a command, which then runs in the working directory. Raises UsageError.
+    """
+    stored, kept, where = read_stored(directory, RESUMED), _kept_recipe(directory), str(directory / MANIFEST)
+    function = code if isinstance(code, Placed) else None
+    changes, source, kind = _changes(kept, where), kept.get("source"), "function" if function else "command"
+    if not isinstance(source, dict) or kind not in source:
+        again = command_to(command_of(stored.to_json()), resume_from=directory)
+        problem = "{resume_from} {0}: this study did not begin with a {1}. To continue it:\n  {2}"
+        raise OptionError("resume_from", problem, directory, kind, again)
+    if isinstance(code, Placed):
+        own = {"function": stored_place(code.place)}
+    else:
+        own = {"command": list(code), "directory": os.getcwd()}
+    return searching(from_source({**source, **own}, where, function), changes, where)
+
+
+def _kept_recipe(directory: Path) -> dict[str, Any]:
+    """Return the entry `recipe` of a `study.json`, empty if it is not what Hyperlax writes."""
+    kept = decode(directory / MANIFEST, dict[str, Any]).get("recipe")
+    return kept if isinstance(kept, dict) else {}
+
+
+def _changes(kept: Mapping[str, Any], where: str) -> Changes:
+    """Return the changes to the search space of a stored recipe."""
     found = kept.get("changes", {})
     if not isinstance(found, dict) or not all(text is None or isinstance(text, dict) for text in found.values()):
-        raise UsageError(f"{path}: `changes` is not what Hyperlax writes there. {PUT_BACK}")
+        raise UsageError(f"{where}: `changes` is not what Hyperlax writes there. {PUT_BACK}")
     try:
-        changes = {name: None if text is None else distribution_from_json(text) for name, text in found.items()}
+        return {name: None if text is None else distribution_from_json(text) for name, text in found.items()}
     except UsageError as error:
-        raise UsageError(f"{path}: {error} {PUT_BACK}") from error
-    source = kept.get("source")
-    if code is not None:
-        function, words = (code, ()) if isinstance(code, Placed) else (None, code)
-        kind = "function" if function else "command"
-        if not isinstance(source, dict) or kind not in source:
-            again = command_to(command_of(stored.to_json()), resume_from=directory)
-            problem = "{resume_from} {0}: this study did not begin with a {1}. To continue it:\n  {2}"
-            raise OptionError("resume_from", problem, directory, kind, again)
-        own = (
-            {"function": stored_place(function.place)}
-            if function
-            else {"command": list(words), "directory": os.getcwd()}
-        )
-        return searching(from_source({**source, **own}, str(path), function), changes, str(path))
+        raise UsageError(f"{where}: {error} {PUT_BACK}") from error
+
+
+def _load(directory: Path, stored: SearchOptions | PbtOptions, kept: Mapping[str, Any], named: str | None) -> Recipe:
+    """Return the recipe of a study. kept: its entry. named: the one to load instead."""
+    where = str(directory / MANIFEST)
+    changes, source = _changes(kept, where), kept.get("source")
     if source and not named:
-        check_source(kept, str(path), directory, command_of(stored.to_json()) == SWEEP)
-        return searching(from_source(source, str(path)), changes, str(path))
-    there = named or recipe_file(kept, stored.algo_and_network_config, directory, str(path))
-    return searching(load(there), changes, str(path))
+        check_source(kept, where, directory, isinstance(stored, SweepOptions))
+        return searching(from_source(source, where), changes, where)
+    there = named or recipe_file(kept, stored.algo_and_network_config, directory, where)
+    return searching(load(there), changes, where)
 
 
-def check_named(directory: Path, stored: SearchOptions | PbtOptions, named: str | None) -> None:
+def _check_named(directory: Path, own: str, kept: Mapping[str, Any], named: str) -> None:
     """Raise OptionError if the user names another recipe than that of a study of the user's own."""
-    kept = decode(directory / MANIFEST, dict[str, Any]).get("recipe")
-    if named is None or not (isinstance(kept, dict) and is_own(kept)):
-        return
-    own = stored.algo_and_network_config
     if named != own and load(named).path.resolve() != Path(kept.get("path", "")):
         problem = "{algo_and_network_config} {0}: the study in {1} trains {2}. Leave the option out."
         raise OptionError("algo_and_network_config", problem, named, directory, own)
-
-
-def with_recipe(directory: Path, stored: _Options, named: str | None) -> _Options:
-    """Return the stored options with the recipe that the user names, if no run of the user's recorded the study's own."""
-    kept = decode(directory / MANIFEST, dict[str, Any]).get("recipe")
-    if named is None or (isinstance(kept, dict) and is_own(kept)):
-        return stored
-    return replace(stored, algo_and_network_config=str(Path(named).resolve()) if named.endswith(".py") else named)
 
 
 def _no_study(asked_by: str, given: object, found: str) -> OptionError:

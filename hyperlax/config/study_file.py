@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from hyperlax.config.command_options import CommandOptions
-from hyperlax.config.command_recipes import command_entries
 from hyperlax.config.configurations import as_text
-from hyperlax.config.kinds import left_out
+from hyperlax.config.kinds import BudgetError, left_out
 from hyperlax.config.option import HIDDEN, THIS_RUN, Given, flags_of, keys_of, options_of, parted, shown
 from hyperlax.config.options import PRESETS, RunStudyOptions, SearchOptions
-from hyperlax.config.recipe_checks import BudgetError
+from hyperlax.config.own_recipes import command_entries
 from hyperlax.config.search_spaces import EXPERIMENTS, SPACES, choose
 from hyperlax.config.space_entries import ENTRY_PARTS, entry_of
 from hyperlax.config.sweep_file import KEYS as SWEEP_KEYS
-from hyperlax.config.sweep_file import Sweep, is_sweep, read_sweep
+from hyperlax.config.sweep_file import NAMES, is_sweep, read_sweep
 from hyperlax.config.yaml_file import Entry, plain_value, read_entries, read_value
 from hyperlax.errors import HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
 from hyperlax.recipe import Recipe
@@ -28,8 +27,8 @@ _MAPPINGS = ("params", "space")
 _OF_MAPPINGS = ("enqueue",)
 """Options whose value may be a mapping, or a list of them, and not only a text."""
 _OPTIONS = options_of(SearchOptions)
-OF_COMMAND = options_of(CommandOptions)
-KEYS = {o.key: o for o in _OPTIONS.values() if not o.has(THIS_RUN) and not o.has(HIDDEN)} | dict(OF_COMMAND)
+_OF_COMMAND = options_of(CommandOptions)
+KEYS = {o.key: o for o in _OPTIONS.values() if not o.has(THIS_RUN) and not o.has(HIDDEN)} | dict(_OF_COMMAND)
 """Name in a file -> the option."""
 _WRITTEN_BY_US = "# This study in full, for `hyperlax run-study`: every argument, and all that is searched.\n"
 
@@ -41,7 +40,7 @@ class StudyFile:
     given: its options. command: its `CommandOptions`, which replace the recipe; `params` then are values. places: name ->
     `path:line`, or the flag that replaced its value.
     has_spaces: whether its space is one of several, with names of other tools. has_preset: whether the given preset is its own.
-    names: option -> its key in a sweep file; empty for a study's file.
+    is_sweep: whether it is a sweep file.
     """
 
     path: str
@@ -52,7 +51,7 @@ class StudyFile:
     places: Mapping[str, str]
     has_spaces: bool = False
     has_preset: bool = False
-    names: Mapping[str, str] = field(default_factory=dict)
+    is_sweep: bool = False
 
     def refusal(self, error: HyperlaxError, on_command_line: Collection[str], about: str) -> HyperlaxError:
         """Return an error about the study with its line in the file, or unchanged if it is about the command line.
@@ -67,7 +66,7 @@ class StudyFile:
             for short, entry in self.space.items():
                 name = self.params[short].value if short in self.params else short
                 if any(f".{one}".endswith(f".{name}") for one in error.names):
-                    return UsageError(f"{entry.where}: {told}")
+                    return entry.refusal(told)
         for name in (*options, about):
             if name in on_command_line:
                 return error
@@ -82,30 +81,29 @@ class StudyFile:
         return self.places.get(self._key(name))
 
     def _key(self, name: str) -> str:
-        return self.names.get(name) or keys_of(SearchOptions)(name)
+        return (self.is_sweep and NAMES.get(name)) or keys_of(SearchOptions)(name)
 
 
-def read_study_file(path: str, assignments: Sequence[str] = (), given: Given = MappingProxyType({})) -> StudyFile:
+def read_study_file(path: str, given: Given = MappingProxyType({})) -> StudyFile:
     """Return the study of a file, with checked values. Raises UsageError, naming file and line, if it cannot be read.
 
-    assignments: texts `NAME=VALUE` that replace values of the file. Errors about those name their flag. given: the options of the
-    command line, of which `space` and `preset` choose in a file that has several.
+    given: the options of the command line, of which `assignments` replace values of the file, and `space` and `preset` choose in a
+    file that has several. Errors about an assignment name its flag.
     """
     written = read_entries(path, lambda name: name.replace("-", "_"), _OF_MAPPINGS)
-    has_recipe = "algo_and_network_config" in given
-    sweep = read_sweep(written, path) if is_sweep(written) else Sweep(written)
-    entries, has_preset = choose(sweep.entries, path, given.get("space"), given.get("preset"), has_recipe)
-    for text in assignments:
+    own, more = read_sweep(written, path) if is_sweep(written) else (written, {})
+    entries, has_preset = choose(own, path, given)
+    for text in given.get("assignments", ()):
         _assign(text, entries)
     for name, entry in entries.items():
         _check_name(name, entry)
     found = {KEYS[key].name: _value(key, entry) for key, entry in entries.items() if key in KEYS}
-    command = {name: value for name, value in found.items() if name in OF_COMMAND}
+    command = {name: value for name, value in found.items() if name in _OF_COMMAND}
     _check_command(command, entries)
     params, space = (_mapping(name, entries.get(name)) for name in _MAPPINGS)
     places = {name: entry.where for name, entry in (entries | written).items()}
-    own = {**{name: value for name, value in found.items() if name not in command}, **sweep.given}
-    return StudyFile(path, own, command, params, space, places, SPACES in written, has_preset, sweep.names)
+    options = {**{name: value for name, value in found.items() if name not in command}, **more}
+    return StudyFile(path, options, command, params, space, places, SPACES in written, has_preset, is_sweep(written))
 
 
 def in_full(options: SearchOptions, recipe: Recipe) -> str:
@@ -135,20 +133,20 @@ def _check_name(name: str, entry: Entry) -> None:
         return
     known = (*KEYS, *_MAPPINGS, SPACES, EXPERIMENTS, *SWEEP_KEYS)
     if name in _OPTIONS and _OPTIONS[name].has(THIS_RUN):
-        raise UsageError(f"{entry.where}: {name} belongs to one run. Give it on the command line and drop the line.")
+        raise entry.refusal(f"{name} belongs to one run. Give it on the command line and drop the line.")
     hint = did_you_mean(name, known).strip() or f"There are {', '.join(known)}."
-    raise UsageError(f"{entry.where}: nothing named `{name}`. {hint}")
+    raise entry.refusal(f"nothing named `{name}`. {hint}")
 
 
 def _check_command(command: Given, entries: Mapping[str, Entry]) -> None:
     """Raise UsageError for the options of a command without one, and for a file with a command and a recipe."""
     if "command" in command and "algo_and_network_config" in entries:
-        raise UsageError(
-            f"{entries['command'].where}: a study trains a command or a recipe. Remove this line or algo_and_network_config."
+        raise entries["command"].refusal(
+            "a study trains a command or a recipe. Remove this line or algo_and_network_config."
         )
     if command and "command" not in command:
         name = next(iter(command))
-        raise UsageError(f"{entries[name].where}: {name} is about a command. Give `command` as well, or drop the line.")
+        raise entries[name].refusal(f"{name} is about a command. Give `command` as well, or drop the line.")
 
 
 def _assign(text: str, entries: dict[str, Entry]) -> None:
@@ -208,14 +206,12 @@ def _value(key: str, entry: Entry) -> Any:
         value = KEYS[key].read_given(value)
         return value != KEYS[key].is_switched_off if KEYS[key].type is bool else value
     except OptionError as error:
-        raise UsageError(f"{entry.where}: {error.told(keys_of(SearchOptions))}") from error
+        raise entry.refusal(error.told(keys_of(SearchOptions))) from error
 
 
 def _mapping(name: str, entry: Entry | None) -> Mapping[str, Entry]:
     if entry is None:
         return {}
     if not isinstance(entry.value, dict):
-        raise UsageError(
-            f"{entry.where}: {name} needs a mapping, got {shown(entry.value)}. Write one entry a line below it."
-        )
+        raise entry.refusal(f"{name} needs a mapping, got {shown(entry.value)}. Write one entry a line below it.")
     return entry.value

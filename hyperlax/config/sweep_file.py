@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ KEYS = (
     "experiment", "sweep_name", "algorithm", "parameters", "optuna_storage", "mlflow_storage", "output_dir", "spec",
 )  # fmt: skip
 _SPEC = ("direction", "metric")
-_DIRECTIONS = {"maximize": "max", "max": "max", "minimize": "min", "min": "min"}
+_DIRECTIONS = ("maximize", "max", "minimize", "min")
 _INSTEAD = {
     "study_name": "sweep_name",
     "sampler": "algorithm",
@@ -32,21 +31,12 @@ _INSTEAD = {
     "algo_and_network_config": "command",
 }
 """Key of a study's file -> the one that says it in a sweep file."""
-_NAMES = {
+NAMES = {
     "study_name": "sweep_name", "sampler": "algorithm", "sampling_method": "algorithm", "mirror": "optuna_storage",
     "track": "mlflow_storage", "tracking_uri": "mlflow_storage", "tracking_experiment": "experiment",
     "output_root": "output_dir", "objective_names": "spec", "objective_directions": "spec",
 }  # fmt: skip
-"""Option -> the key that gives it."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep file as the entries of a study's file. given: the options that such a file cannot have. names: see `_NAMES`."""
-
-    entries: dict[str, Entry]
-    given: Given = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
+"""Option -> the key of a sweep file that gives it."""
 
 
 def is_sweep(entries: Mapping[str, Entry]) -> bool:
@@ -54,17 +44,18 @@ def is_sweep(entries: Mapping[str, Entry]) -> bool:
     return any(name in KEYS for name in entries)
 
 
-def read_sweep(entries: Mapping[str, Entry], path: str) -> Sweep:
-    """Return a sweep file as a study's. Raises UsageError, naming file and line."""
+def read_sweep(entries: Mapping[str, Entry], path: str) -> tuple[dict[str, Entry], Given]:
+    """Return a sweep file as the entries of a study's file, and the options that such a file cannot have.
+
+    Raises UsageError, naming file and line.
+    """
     for name, instead in _INSTEAD.items():
         if name in entries:
-            raise UsageError(
-                f"{entries[name].where}: {name} is for a study's file; this is a sweep file. Write {instead}."
-            )
+            raise entries[name].refusal(f"{name} is for a study's file; this is a sweep file. Write {instead}.")
     for name in ("command", "parameters", "spec"):
         if name not in entries:
             first = next(name for name in entries if name in KEYS)
-            raise UsageError(f"{entries[first].where}: {first} makes this a sweep file, which needs `{name}` as well.")
+            raise entries[first].refusal(f"{first} makes this a sweep file, which needs `{name}` as well.")
     found = {name: entry for name, entry in entries.items() if name not in KEYS}
     found |= _measures(entries["spec"]) | _parameters(entries["parameters"])
     found["study_name"] = _study_name(entries, path)
@@ -83,7 +74,7 @@ def read_sweep(entries: Mapping[str, Entry], path: str) -> Sweep:
         given |= {"track": "mlflow", "tracking_uri": _address(entries["mlflow_storage"], "mlflow_storage")}
         if "experiment" in entries:
             given["tracking_experiment"] = entries["experiment"].value
-    return Sweep(found, given, _NAMES)
+    return found, given
 
 
 def _study_name(entries: Mapping[str, Entry], path: str) -> Entry:
@@ -98,11 +89,9 @@ def _part(key: str, entry: Entry) -> str:
     value = entry.value
     if not isinstance(value, str) or not value.strip():
         advice = " Put it in quotes." if isinstance(value, (int, float)) else ""
-        raise UsageError(f"{entry.where}: {key} needs a name, got {shown(value)}.{advice}")
+        raise entry.refusal(f"{key} needs a name, got {shown(value)}.{advice}")
     if "/" in value or value.startswith(".") or not value.isprintable():
-        raise UsageError(
-            f"{entry.where}: {key} {shown(value)} cannot name a directory. Leave out `/` and a `.` at the beginning."
-        )
+        raise entry.refusal(f"{key} {shown(value)} cannot name a directory. Leave out `/` and a `.` at the beginning.")
     return value
 
 
@@ -111,40 +100,38 @@ def _algorithm(entry: Entry) -> str:
     if isinstance(entry.value, str) and entry.value.lower() in known:
         return entry.value.lower()
     hint = did_you_mean(str(entry.value), known)
-    raise UsageError(f"{entry.where}: no algorithm {shown(entry.value)}. {hint}There are {', '.join(known)}.")
+    raise entry.refusal(f"no algorithm {shown(entry.value)}. {hint}There are {', '.join(known)}.")
 
 
 def _measures(spec: Entry) -> dict[str, Entry]:
     """Return the entries of what the command reports."""
     example = "{direction: maximize, metric: accuracy}"
     if not isinstance(spec.value, dict):
-        raise UsageError(f"{spec.where}: spec needs a mapping such as {example}, got {shown(spec.value)}.")
+        raise spec.refusal(f"spec needs a mapping such as {example}, got {shown(spec.value)}.")
     for name, entry in spec.value.items():
         if name not in _SPEC:
             hint = did_you_mean(name, _SPEC)
-            raise UsageError(f"{entry.where}: spec has nothing named `{name}`. {hint}There are {', '.join(_SPEC)}.")
+            raise entry.refusal(f"spec has nothing named `{name}`. {hint}There are {', '.join(_SPEC)}.")
     for name in _SPEC:
         if name not in spec.value:
-            raise UsageError(f"{spec.where}: spec needs `{name}`, as in {example}.")
+            raise spec.refusal(f"spec needs `{name}`, as in {example}.")
     given = spec.value["direction"]
     several = given.value if isinstance(given.value, list) else [given.value]
     for one in several:
         if one not in _DIRECTIONS:
-            raise UsageError(f"{given.where}: direction needs maximize or minimize, got {shown(one)}.")
-    return {"metric": spec.value["metric"], "mode": Entry(given.where, [_DIRECTIONS[one] for one in several])}
+            raise given.refusal(f"direction needs maximize or minimize, got {shown(one)}.")
+    return {"metric": spec.value["metric"], "mode": Entry(given.where, [one[:3] for one in several])}
 
 
 def _parameters(entry: Entry) -> dict[str, Entry]:
     """Return the fixed values and the search space: a list is choices, a mapping an entry of the space, a value alone fixed."""
     example = "{lr: [0.001, 0.01], batch_size: 32}"
     if not isinstance(entry.value, dict):
-        raise UsageError(f"{entry.where}: parameters need a mapping such as {example}, got {shown(entry.value)}.")
+        raise entry.refusal(f"parameters need a mapping such as {example}, got {shown(entry.value)}.")
     params, space = dict[str, Entry](), dict[str, Entry]()
     for name, one in entry.value.items():
         if one.value is None or one.value == [] or one.value == {}:
-            raise UsageError(
-                f"{one.where}: {name} needs a value, a list of choices, or a range, got {shown(one.value)}."
-            )
+            raise one.refusal(f"{name} needs a value, a list of choices, or a range, got {shown(one.value)}.")
         if isinstance(one.value, list):
             space[name] = Entry(one.where, [exponent(value) for value in one.value])
         elif isinstance(one.value, dict):
@@ -152,8 +139,8 @@ def _parameters(entry: Entry) -> dict[str, Entry]:
         else:
             params[name] = one
     if not space:
-        raise UsageError(
-            f"{entry.where}: no parameter has choices or a range, so nothing is searched. Write a list, as lr: [0.001, 0.01]."
+        raise entry.refusal(
+            "no parameter has choices or a range, so nothing is searched. Write a list, as lr: [0.001, 0.01]."
         )
     return {
         "params": Entry(entry.where, params),
@@ -164,8 +151,8 @@ def _parameters(entry: Entry) -> dict[str, Entry]:
 def _address(entry: Entry, key: str) -> str:
     """Return an address, with values for `$NAME`."""
     if not isinstance(entry.value, str):
-        raise UsageError(f"{entry.where}: {key} needs an address such as sqlite:///FILE, got {shown(entry.value)}.")
+        raise entry.refusal(f"{key} needs an address such as sqlite:///FILE, got {shown(entry.value)}.")
     try:
         return expanded(entry.value)
     except UsageError as error:
-        raise UsageError(f"{entry.where}: {key}: {error}") from error
+        raise entry.refusal(f"{key}: {error}") from error

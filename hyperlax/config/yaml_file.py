@@ -35,6 +35,10 @@ class Entry:
     where: str
     value: Any
 
+    def refusal(self, problem: str) -> UsageError:
+        """Return the error for a problem with the entry."""
+        return UsageError(f"{self.where}: {problem}")
+
 
 def read_entries(path: str, rename: Callable[[str], str], of_mappings: Collection[str]) -> dict[str, Entry]:
     """Return the entries of the mapping in a file, in its order.

@@ -100,7 +100,7 @@ def _to_optuna(distribution: Distribution) -> BaseDistribution:
     if isinstance(distribution, Categorical):
         return CategoricalDistribution(_encoded(distribution))
     assert isinstance(distribution, Numeric)
-    low, high = distribution.bounds()
+    low, high = distribution.domain
     if distribution.integral:
         return IntDistribution(int(low), int(high), log=distribution.logarithmic, step=int(distribution.spacing() or 1))
     if isinstance(distribution, QUniform):

@@ -126,7 +126,7 @@ def spread(size: int, count: int) -> list[int]:
 
 
 def _check_finite(recipe: Recipe) -> None:
-    endless = [name for name, distribution in recipe.space.items() if not distribution.is_finite()]
+    endless = [name for name, distribution in recipe.space.items() if distribution.size() is None]
     if endless:
         raise OptionError(
             "sampling_method",

@@ -65,7 +65,7 @@ def _levels(distribution: Distribution, count: int) -> list[Any]:
     quantiles = [place / (count - 1) for place in range(count)]
     if size is not None and not distribution.logarithmic:
         return [distribution.at(round(quantile * (size - 1))) for quantile in quantiles]
-    low, high = distribution.bounds()
+    low, high = distribution.domain
     if distribution.logarithmic:
         inner = [low * (high / low) ** quantile for quantile in quantiles[1:-1]]
     else:

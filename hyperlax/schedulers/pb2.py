@@ -117,7 +117,7 @@ def _with_time(times: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _place(distribution: Distribution, value: float) -> float:
     """Return the place of a value in its domain, from 0 to 1; of its logarithm if that is uniform."""
     assert isinstance(distribution, Numeric)
-    low, high = distribution.bounds()
+    low, high = distribution.domain
     if distribution.logarithmic:
         return math.log(value / low) / math.log(high / low)
     return (value - low) / (high - low)
@@ -126,6 +126,6 @@ def _place(distribution: Distribution, value: float) -> float:
 def _value(distribution: Distribution, place: float) -> float:
     """Return the value at a place: the inverse of `_place`."""
     assert isinstance(distribution, Numeric)
-    low, high = distribution.bounds()
+    low, high = distribution.domain
     value = low * (high / low) ** place if distribution.logarithmic else low + place * (high - low)
     return min(max(float(value), low), high)

@@ -218,13 +218,13 @@ def sample(distribution: Distribution, random: np.random.Generator) -> Any:
     size = distribution.size()
     assert isinstance(distribution, (Numeric, Categorical))
     if isinstance(distribution, Numeric) and distribution.logarithmic:
-        low, high = distribution.bounds()
+        low, high = distribution.domain
         slack = 0.5 if distribution.integral else 0.0
         return _within(distribution, math.exp(random.uniform(math.log(low - slack), math.log(high + slack))))
     if size is not None:
         return distribution.at(int(random.integers(size)))
     assert isinstance(distribution, Numeric)
-    return _within(distribution, random.uniform(*distribution.bounds()))
+    return _within(distribution, random.uniform(*distribution.domain))
 
 
 def neighbour(distribution: Distribution, value: Any, up: bool) -> Any:
@@ -244,12 +244,12 @@ def neighbour(distribution: Distribution, value: Any, up: bool) -> Any:
         steps = 1 if isinstance(distribution, Categorical) else max(1, round(_STEP * (size - 1)))
         return distribution.at(min(max(distribution.place(value) + sign * steps, 0), size - 1))
     assert isinstance(distribution, Numeric)
-    low, high = distribution.bounds()
+    low, high = distribution.domain
     return _within(distribution, value + sign * _STEP * (high - low))
 
 
 def _within(distribution: Numeric, value: float) -> Any:
-    low, high = distribution.bounds()
+    low, high = distribution.domain
     return min(max(round(value) if distribution.integral else float(value), low), high)
 
 

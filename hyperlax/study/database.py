@@ -69,7 +69,7 @@ class StudyDatabase:
     @property
     def needed(self) -> set[str]:
         """Metrics that a COMPLETE trial must have."""
-        return {*self._objectives, *(parse_constraint(text).metric for text in self._constraints)}
+        return {*self._objectives, *(parse_constraint(text)[0] for text in self._constraints)}
 
     def close(self) -> None:
         """Close the file."""

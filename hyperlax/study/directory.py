@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hyperlax.backends.work import FILES, WORK
-from hyperlax.config.kinds import kind_of
+from hyperlax.config.kinds import place_of
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
 from hyperlax.engine.checkpoint import FILES as SAVED
@@ -254,7 +254,7 @@ def study_directory(
 
     planned: the names of studies that do not exist yet, by their directories.
     """
-    first = kind_of(recipe).place(options.output_root, recipe.name, options.env_config)
+    first = place_of(options, recipe)
     named = first.with_name(f"{first.name}@{options.study_name.replace('/', '_')}")
     holder = (planned or {}).get(first) or _name_of(first)
     is_own = holder in (None, options.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study())

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hyperlax.config.constraints import are_satisfied
+from hyperlax.config.constraints import violations
 from hyperlax.errors import counted, format_number
 from hyperlax.metrics import OF_RETURNS
 from hyperlax.study.observer import Observer, Training
@@ -112,7 +112,7 @@ class Progress(Observer):
         if (
             self.task in ("confirmation", "single")
             or result.state != "COMPLETE"
-            or not are_satisfied(self._constraints, result.metrics)
+            or not all(violation <= 0 for violation in violations(self._constraints, result.metrics))
         ):
             return None
         return result.metrics[self.objective]

@@ -13,7 +13,7 @@ from typing import Any
 
 from hyperlax.agent import save_agent
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.config.kinds import kind_of
+from hyperlax.config.kinds import environment_of, kind_of, place_of
 from hyperlax.config.options import SingleOptions
 from hyperlax.config.trusted import recipe_file
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -65,7 +65,7 @@ def run_single(
     config = _single_config(options, recipe, algorithm)
     if kind_of(recipe).has_programs:
         return _SingleRun(options, recipe, write_curve, "single", source).run(algorithm, make_backend(config, None))
-    root = kind_of(recipe).place(options.output_root, recipe.name, options.env_config) / f".single_{os.getpid()}"
+    root = place_of(options, recipe) / f".single_{os.getpid()}"
     try:
         backend = make_backend(config, CheckpointManager(root / CHECKPOINTS, 0.0))
         own = root / OWN_FILES
@@ -119,9 +119,8 @@ class _SingleRun:
     def run(self, algorithm: Config, backend: Backend) -> int:
         """Train, write the files, print the metrics. Returns the exit status."""
         own = self.options
-        kind = kind_of(self.recipe)
-        self._scoring = Scoring(kind.scale(own.env_config), aggregate=own.aggregate)
-        parent = kind.place(own.output_root, self.recipe.name, own.env_config)
+        self._scoring = Scoring(kind_of(self.recipe).scale(own.env_config), aggregate=own.aggregate)
+        parent = place_of(own, self.recipe)
         with _ending_on_io_error(parent):
             make_directory(parent)
         log.info("%s", self._announced(algorithm, parent))
@@ -157,7 +156,7 @@ class _SingleRun:
         differs = "Different from the recipe's default:" if changed else "All is as in the recipe's default."
         told = "\n  ".join([differs, *changed])
         length = f"{counted(own.total_timesteps, 'step')}, {counted(own.num_evaluations, 'evaluation')}"
-        what = titled(self.recipe.name, kind_of(self.recipe).environment(own.env_config))
+        what = titled(self.recipe.name, environment_of(own))
         return (
             f"{what}, {length}, {counted(own.num_seeds, 'seed')} from seed {own.seed}.\n"
             f"Configuration: {self.source}. {told}\n"
@@ -180,7 +179,7 @@ class _SingleRun:
             directory=directory,
             study_name=directory.name,
             recipe=self.recipe.name,
-            environment=kind_of(self.recipe).environment(self.options.env_config),
+            environment=environment_of(self.options),
             objectives={leading: self._scoring.scale.table.rows[leading].direction},
             arguments=self.options.to_json(),
             versions=installed_versions(self._scoring.scale.words.has_programs),

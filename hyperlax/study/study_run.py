@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from hyperlax.backends.base import Backend, BackendLost, EngineConfig
 from hyperlax.config.configurations import write_samples
-from hyperlax.config.kinds import kind_of
+from hyperlax.config.kinds import environment_of, kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
 from hyperlax.config.study_file import in_full
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -153,7 +153,7 @@ class StudyRun(ABC, Generic[_Options]):
                 stack.callback(observer.close)
             stack.enter_context(stopping_on_signals(self.limits.stop))
             stack.enter_context(ignoring_broken_output())
-            environment = kind_of(self.recipe).environment(options.env_config)
+            environment = environment_of(options)
             state.database.describe(
                 {
                     "recipe": self.recipe.name,
@@ -312,7 +312,7 @@ def engine_config(
         slots=options.slots if isinstance(options, SearchOptions) else None,
         devices=options.devices if isinstance(options, SearchOptions) else (),
         trial_timeout=options.trial_timeout if isinstance(options, SearchOptions) else None,
-        environment=kind_of(recipe).environment(options.env_config),
+        environment=environment_of(options),
         run_length=RunLength(options.total_timesteps, options.num_evaluations, options.num_eval_episodes),
         seed=options.seed,
         compilation_cache=options.compilation_cache,

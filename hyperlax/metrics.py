@@ -20,6 +20,8 @@ from hyperlax.trial import MEASURED, Outcome
 
 _SOLVED_FRACTION = 0.9
 """Part of the way from `lo` to `hi` that `steps_to_threshold` waits for."""
+_TOO_LARGE = 1e300
+"""Size from which a study's database is taken for damaged: sums of such numbers are not finite."""
 
 
 OF_RETURNS = Words(
@@ -259,7 +261,7 @@ def compute(outcome: Outcome, scale: Scale, aggregate: str = "mean") -> dict[str
     """Return every metric of the scale, in its order, without the optional ones that it lacks. aggregate: of `AGGREGATES`.
 
     Raises ValueError for an outcome that is not COMPLETE, a curve without a point after training, steps that do not
-    increase, or anything that is not finite: such a trial has failed and has no metrics.
+    increase, or anything that is not finite or too large to be kept: such a trial has failed and has no metrics.
     """
     steps, returns = _trained_points(outcome)
     inputs = Inputs(
@@ -276,8 +278,13 @@ def compute(outcome: Outcome, scale: Scale, aggregate: str = "mean") -> dict[str
     rows = scale.table.rows
     metrics = {name: metric.compute(inputs) for name, metric in rows.items()}
     for name, value in metrics.items():
-        if not math.isfinite(value) and not (rows[name].is_optional and math.isnan(value)):
-            raise ValueError(f"{name} is {value}; a trial without finite metrics is a FAIL.")
+        if not abs(value) < _TOO_LARGE and not (rows[name].is_optional and math.isnan(value)):
+            why = (
+                "a study keeps numbers below 1e300"
+                if math.isfinite(value)
+                else "a trial without finite metrics is a FAIL"
+            )
+            raise ValueError(f"{name} is {value}; {why}.")
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 

@@ -78,6 +78,8 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
     Raises:
       UsageError: The study has no trials.
     """
+    if not study.get_trials(deepcopy=False):
+        raise UsageError("the study has no trials yet.")
     root = write_data(study, output_root)
     study.set_user_attr(DIRECTORY, str(root.absolute()))
     if has_pages:
@@ -88,12 +90,10 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
 def write_data(study: optuna.Study, output_root: str) -> Path:
     """Write a study without its pages; see `write_study`. The study is not changed."""
     trials = study.get_trials(deepcopy=False)
-    if not trials:
-        raise UsageError("the study has no trials yet.")
     objective = _usable(study.user_attrs.get(OBJECTIVE, "value"), RESERVED)
     trials = _with_usable_names(trials, objective)
     recipe = _recipe(study, trials, objective)
-    total = max(len(trials), study.user_attrs.get(N_TRIALS, 0))
+    total = max(1, len(trials), study.user_attrs.get(N_TRIALS, 0))
     given = {
         "study_name": f"run_{study.user_attrs.get(RUN, study.study_name)}",
         "n_trials": total,
@@ -125,7 +125,8 @@ def _replace(root: Path, new: Path) -> None:
 
 def _write(directory: StudyDirectory, options: SweepOptions, recipe: Presampled, trials: Sequence[FrozenTrial]) -> None:
     """Write everything but the pages."""
-    write_samples(directory.samples, recipe.samples)
+    if recipe.samples:
+        write_samples(directory.samples, recipe.samples)
     scale = kind_of(recipe).scale("")
     place: Any = SimpleNamespace(device="tasks of Metaflow", lanes=1, slots=1, packing={})
     manifest = manifests.describe(options, recipe, scale, [], place).running(recipe)
@@ -207,7 +208,7 @@ def _recipe(study: optuna.Study, trials: Sequence[FrozenTrial], objective: str) 
     space = {name: distribution for name, (distribution, _) in columns.items()}
     middle = {name: distribution.middle() for name, distribution in space.items()}
     points = [_points(trial) for trial in trials]
-    budget, evaluations = max(map(max, filter(None, points)), default=1), max(map(len, points))
+    budget, evaluations = max(map(max, filter(None, points)), default=1), max(map(len, points), default=1)
     task = _FlowTask(str(file), measure, budget=budget, evaluations=max(1, evaluations))
     base = of_task(name, file, task, middle, space, f"{name}: the study of run {about.get(RUN, study.study_name)}")
     rows = tuple(

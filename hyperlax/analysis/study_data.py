@@ -269,7 +269,7 @@ class StudyData:
 
     @cached_property
     def _timings(self) -> dict[Path, dict[str, Any]]:
-        return {path: _timing(path / TIMING_JSON, stamp(path / TIMING_JSON)) for path in self._batches}
+        return {batch: timing_of(batch) for batch in self._batches}
 
     @cached_property
     def _batches(self) -> list[Path]:
@@ -330,12 +330,17 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
     return seconds if seconds >= timeline.seconds else None
 
 
+def timing_of(batch: Path) -> dict[str, Any]:
+    """Return the entries of a batch's `timing.json` that are summed, and where it trained.
+
+    Raises MissingFile if it cannot be read, or lacks one that is summed.
+    """
+    return _timing(batch / TIMING_JSON, stamp(batch / TIMING_JSON))
+
+
 @lru_cache(_MOST_KEPT)
 def _timing(path: Path, at: tuple[int, int] | None) -> dict[str, Any]:
-    """Return the entries of a `timing.json` that are summed, and where it trained. at: as in `_intervals`.
-
-    Raise MissingFile if it lacks one that is summed.
-    """
+    """Return what `timing_of` does. at: as in `_intervals`."""
     with reading(path):
         stored = read_json(read_text(path))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}

@@ -211,11 +211,17 @@ class Coordinate:
         values = _log_ticks(*self.domain)
         return [math.log10(value) for value in values], [_short(value) for value in values]
 
-    def range(self) -> list[float]:
-        """Return both ends of the axis; categories get half a place of margin."""
+    def range(self, margin: float = 0.0) -> list[float]:
+        """Return both ends of the axis. margin: of an axis of numbers, as a share of it; categories get half a place."""
         if self.choices:
             return [-0.5, len(self.choices) - 0.5]
-        return [self.position(self.domain[0]), self.position(self.domain[1])]
+        low, high = map(self.position, self.domain)
+        more = margin * (high - low) if low < high else 0.5
+        return [low - more, high + more]
+
+    def settings(self, margin: float = 0.0) -> dict[str, Any]:
+        """Return the range and the ticks, as plotly names them. margin: as in `range`."""
+        return {"range": self.range(margin), **dict(zip(("tickvals", "ticktext"), self.ticks() or (), strict=False))}
 
 
 def coordinate(name: str, label: str, distribution: dict[str, Any]) -> Coordinate:

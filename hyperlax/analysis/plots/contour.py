@@ -42,8 +42,8 @@ def _figure(study: StudyData) -> Figure:
     figure = Figure()
     figure.add("heatmap", **_areas((across, up), np.array([x, y]), values, with_unit(leading, record.scale), colors))
     figure.add("scatter", **_points(record, (across, up), study.drawn, (values.min(), values.max()), colors))
-    figure.update_x(**_axis(across))
-    figure.update_y(**_axis(up))
+    figure.update_x(title={"text": across.label}, showgrid=False, **across.settings(margin=0.02))
+    figure.update_y(title={"text": up.label}, showgrid=False, **up.settings(margin=0.02))
     figure.layout["height"] = 520
     return figure
 
@@ -119,19 +119,7 @@ def _distances(axis: Coordinate, positions: np.ndarray) -> np.ndarray:
 def _edges(axis: Coordinate) -> np.ndarray:
     """Return float64[cells + 1]: the ends of the cells."""
     low, high = axis.range()
-    if low == high:
-        low, high = low - 0.5, high + 0.5
     return np.linspace(low, high, (len(axis.choices) or _CELLS) + 1)
-
-
-def _axis(axis: Coordinate) -> dict[str, Any]:
-    edges = _edges(axis)
-    margin = 0.0 if axis.choices else 0.02 * (edges[-1] - edges[0])
-    settings: dict[str, Any] = {"title": {"text": axis.label}, "range": [edges[0] - margin, edges[-1] + margin]}
-    settings["showgrid"] = False
-    if ticks := axis.ticks():
-        settings["tickvals"], settings["ticktext"] = ticks
-    return settings
 
 
 PLOT = Plot(

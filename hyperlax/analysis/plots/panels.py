@@ -58,7 +58,7 @@ def _empty(axes: Sequence[Coordinate], titles: Sequence[str], most: int, share_y
     figure = Figure(places, (0.16 / columns, 0.4 / rows), [axis.label for axis in axes] * len(titles), font)
     for cell, (_, column) in enumerate(places):
         block, index = divmod(cell, len(axes))
-        figure.update_x(cell, **_axis(axes[index]))
+        figure.update_x(cell, **axes[index].settings(margin=0.04))
         if index and share_y:
             figure.update_y(cell, matches=f"y{suffix(block * len(axes))}")
         if column and share_y:
@@ -67,13 +67,3 @@ def _empty(axes: Sequence[Coordinate], titles: Sequence[str], most: int, share_y
             figure.update_y(cell, title={"text": titles[block].replace(" (", "<br>("), "font": {"size": 12}})
     figure.layout |= {"height": head + 60 + _HEIGHT * rows, "margin": {"t": head}}
     return figure
-
-
-def _axis(axis: Coordinate) -> dict[str, Any]:
-    low, high = axis.range()
-    margin = 0.0 if axis.choices else 0.04 * (high - low)
-    settings: dict[str, Any] = {"range": [low - margin, high + margin]}
-    ticks = axis.ticks()
-    if ticks:
-        settings["tickvals"], settings["ticktext"] = ticks
-    return settings

@@ -49,15 +49,8 @@ def _objective(name: str, trials: list[TrialRecord]) -> dict[str, Any]:
 
 
 def _parameter(axis: Coordinate, trials: list[TrialRecord]) -> dict[str, Any]:
-    dimension: dict[str, Any] = {
-        "label": axis.label,
-        "values": [axis.position(trial.params[axis.name]) for trial in trials],
-        "range": axis.range(),
-    }
-    ticks = axis.ticks()
-    if ticks:
-        dimension["tickvals"], dimension["ticktext"] = ticks
-    return dimension
+    values = [axis.position(trial.params[axis.name]) for trial in trials]
+    return {"label": axis.label, "values": values, **axis.settings()}
 
 
 PLOT = Plot(

@@ -247,7 +247,7 @@ def test_where_no_trial_is_near_the_contour_is_empty():
 def toy():
     def figure(study: StudyData) -> Figure:
         drawn = Figure()
-        drawn.add("bar", y=[len(study.record.trials)])
+        drawn.add(kind="bar", y=[len(study.record.trials)])
         return drawn
 
     plot = Plot("toy", "A toy", "How many trials there are.", figure, applies=lambda record: record.lineage is None)

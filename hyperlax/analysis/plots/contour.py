@@ -40,8 +40,8 @@ def _figure(study: StudyData) -> Figure:
     values = np.array([trial.values[leading] for trial in trials])
     colors = {"colorscale": SCALE, "reversescale": direction == "minimize"}
     figure = Figure()
-    figure.add("heatmap", **_areas((across, up), np.array([x, y]), values, with_unit(leading, record.scale), colors))
-    figure.add("scatter", **_points(record, (across, up), study.drawn, (values.min(), values.max()), colors))
+    figure.add(**_areas((across, up), np.array([x, y]), values, with_unit(leading, record.scale), colors))
+    figure.add(**_points(record, (across, up), study.drawn, (values.min(), values.max()), colors))
     figure.update_x(title={"text": across.label}, showgrid=False, **across.settings(margin=0.02))
     figure.update_y(title={"text": up.label}, showgrid=False, **up.settings(margin=0.02))
     figure.layout["height"] = 520
@@ -53,6 +53,7 @@ def _areas(
 ) -> dict[str, Any]:
     means = surface(axes, positions, values)
     return {
+        "kind": "heatmap",
         "x": _edges(axes[0]).tolist(),
         "y": _edges(axes[1]).tolist(),
         "z": [[None if np.isnan(value) else float(f"{value:.6g}") for value in row] for row in means],
@@ -76,13 +77,12 @@ def _points(
     x, y = ([axis.position(trial.params[axis.name]) for trial in trials] for axis in axes)
     leading, line = next(iter(record.objectives)), {"width": 1, "color": "#ffffff"}
     marker = {"color": [trial.values[leading] for trial in trials], "cmin": ends[0], "cmax": ends[1], "size": 8}
-    hover = {"hovertext": hover_texts(record, trials), "hoverinfo": "text"}
     return {
         "x": x,
         "y": y,
         "mode": "markers",
         "marker": {**marker, "line": line, **colors},
-        **hover,
+        "hovertext": hover_texts(record, trials),
         "showlegend": False,
     }
 

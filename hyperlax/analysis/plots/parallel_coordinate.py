@@ -24,7 +24,7 @@ def _figure(study: StudyData) -> Figure:
     leading, direction = next(iter(record.objectives.items()))
     figure = Figure()
     figure.add(
-        "parcoords",
+        kind="parcoords",
         dimensions=dimensions,
         labelangle=-25,
         labelside="top",

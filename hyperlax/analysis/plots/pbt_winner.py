@@ -21,13 +21,12 @@ def _figure(study: StudyData) -> Figure:
     figure = Figure([(row, 0) for row in range(1 + len(record.space))], gaps=(0.0, 0.02))
     figure.link_x()
     returns = [trial.values[objective] for trial in path]
-    figure.add("scatter", x=intervals, y=returns, mode="lines+markers", line={"color": ACCENT}, name=record.scale.name)
+    figure.add(x=intervals, y=returns, mode="lines+markers", line={"color": ACCENT}, name=record.scale.name)
     figure.update_y(0, title={"text": f"mean {record.scale.name}"})
     for row, (name, distribution) in enumerate(record.space.items(), start=1):
         categorical = distribution["type"] == "Categorical"
         values = [trial.params[name] for trial in path]
         figure.add(
-            "scatter",
             row,
             x=intervals,
             y=[str(value) for value in values] if categorical else values,

@@ -30,7 +30,7 @@ def _figure(study: StudyData) -> Figure:
 def _points(numbers: list[int]) -> dict[str, Any]:
     marker = {"color": numbers, "coloraxis": "coloraxis", "size": 7, "opacity": 0.8}
     template = "trial %{marker.color}: %{y:.4g}<extra></extra>"
-    return {"kind": "scatter", "mode": "markers", "marker": marker, "hovertemplate": template, "showlegend": False}
+    return {"mode": "markers", "marker": marker, "hovertemplate": template, "showlegend": False}
 
 
 def _colors() -> dict[str, Any]:
@@ -58,7 +58,6 @@ def metric_vs_param(study: StudyData, name: str, metric: str) -> Figure:
         x=values,
         y=[{**trial.metrics, **trial.values}.get(metric) for trial in trials],
         hovertext=hover_texts(record, trials),
-        hoverinfo="text",
     )
     figure.update_x(type=kind, title={"text": axis.label})
     figure.update_y(title={"text": with_unit(metric, record.scale)})

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import ClassVar
 
 from hyperlax.errors import format_number
 from hyperlax.metrics import METRICS, OF_RETURNS, aggregated
-from hyperlax.scale import Inputs, Metric, MetricTable, Scale, Words
+from hyperlax.scale import Inputs, Metric, MetricTable, Words
 from hyperlax.tasks import Direction, Measure, Task
 from hyperlax.trial import MEASURED
 
@@ -29,7 +30,7 @@ _SCALED = ("normalized_auc", "stability_score", "steps_to_threshold")
 
 
 @dataclass(frozen=True)
-class Measures(Scale):
+class Measures:
     """The scale of a task's trials: its measures. A study keeps it in study.json, so that it can be read without the recipe.
 
     measures: the leading one first. budget, evaluations: the last step and the number of reports of a trial. has_programs: whether
@@ -40,6 +41,8 @@ class Measures(Scale):
     budget: int
     evaluations: int
     has_programs: bool = False
+
+    has_start: ClassVar[bool] = False
 
     @property
     def leading(self) -> Measure:
@@ -59,7 +62,6 @@ class Measures(Scale):
             preparing="starting processes",
             row="a worker process",
             waits="trials",
-            has_rate=False,
             has_programs=False,
         )
 
@@ -71,11 +73,6 @@ class Measures(Scale):
     def facts(self) -> list[list[str]]:
         """Return a row per measure."""
         return [["leading measure" if one is self.leading else "measure", _in_words(one)] for one in self.measures]
-
-    @property
-    def has_start(self) -> bool:
-        """False: a task reports after training only."""
-        return False
 
     @property
     def sign(self) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,65 +34,8 @@ OF_RETURNS = Words(
     preparing="preparing programs",
     row="a lane of a compiled program",
     waits="a program, for other lanes or for trials",
-    has_rate=True,
     has_programs=True,
 )
-
-
-@dataclass(frozen=True)
-class ReferenceReturns(Scale):
-    """The scale of an environment's returns: `lo` of a random policy, `hi` of a solved task. source: the origin of both."""
-
-    lo: float
-    hi: float
-    source: str
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.lo) and math.isfinite(self.hi) and self.lo < self.hi):
-            raise UsageError(
-                f"Reference returns need finite lo < hi, got lo={self.lo}, hi={self.hi}. "
-                "lo is the mean return of a random policy, hi that of a solved task."
-            )
-
-    @property
-    def words(self) -> Words:
-        """Words of RL."""
-        return OF_RETURNS
-
-    @property
-    def name(self) -> str:
-        """Return."""
-        return "return"
-
-    def facts(self) -> list[list[str]]:
-        """Return the row of the reference returns."""
-        ends = f"random policy {format_number(self.lo)}, solved {format_number(self.hi)}"
-        return [["reference returns", f"{ends} ({self.source})"]]
-
-    @property
-    def has_start(self) -> bool:
-        """True: the untrained policy is evaluated, too."""
-        return True
-
-    @property
-    def sign(self) -> float:
-        """1.0: returns are maximized."""
-        return 1.0
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns about an evaluation's episodes."""
-        return (*MEASURED, "episodes")
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """`lo` and `hi`."""
-        return self.lo, self.hi
-
-    @property
-    def table(self) -> MetricTable:
-        """Metrics of returns."""
-        return OF_RL
 
 
 def peak_performance(curve: np.ndarray) -> float:
@@ -227,6 +171,39 @@ as not known."""
 
 
 OF_RL = MetricTable(METRICS, "peak_performance")
+
+
+@dataclass(frozen=True)
+class ReferenceReturns:
+    """The scale of an environment's returns: `lo` of a random policy, `hi` of a solved task. source: the origin of both."""
+
+    lo: float
+    hi: float
+    source: str
+
+    words: ClassVar[Words] = OF_RETURNS
+    name: ClassVar[str] = "return"
+    has_start: ClassVar[bool] = True
+    sign: ClassVar[float] = 1.0
+    table: ClassVar[MetricTable] = OF_RL
+    columns: ClassVar[tuple[str, ...]] = (*MEASURED, "episodes")
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lo) and math.isfinite(self.hi) and self.lo < self.hi):
+            raise UsageError(
+                f"Reference returns need finite lo < hi, got lo={self.lo}, hi={self.hi}. "
+                "lo is the mean return of a random policy, hi that of a solved task."
+            )
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """`lo` and `hi`."""
+        return self.lo, self.hi
+
+    def facts(self) -> list[list[str]]:
+        """Return the row of the reference returns."""
+        ends = f"random policy {format_number(self.lo)}, solved {format_number(self.hi)}"
+        return [["reference returns", f"{ends} ({self.source})"]]
 
 
 def aggregated(returns: np.ndarray, aggregate: str, sign: float = 1.0) -> np.ndarray:

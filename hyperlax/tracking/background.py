@@ -18,7 +18,7 @@ from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.stopping import signals_taken
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 2.0
 """Seconds that a study waits at its end without saying so."""
@@ -49,7 +49,6 @@ class BackgroundObserver(Observer):
         self._writer, self._place = writer, place
         self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=place, daemon=True)
-        self._starting = threading.Lock()
         self._newest: deque[StudyRecord] = deque(maxlen=1)
         self._last: StudyRecord | None = None
         self._said = ""
@@ -81,9 +80,8 @@ class BackgroundObserver(Observer):
             work()
 
     def _begin(self, work: Callable[[], None]) -> None:
-        with self._starting:  # pages are written in a thread of their own
-            if self._thread.ident is None:
-                self._thread.start()
+        if self._thread.ident is None:
+            self._thread.start()
         self._works.put(work)
 
     def _catch_up(self) -> None:
@@ -100,11 +98,11 @@ class BackgroundObserver(Observer):
         self._begin(done.set)
         if done.wait(SILENT_SECONDS):
             return
-        log.info("Waiting for %s, %.0f seconds at most.", self._place, LONGEST_SECONDS)
+        _log.info("Waiting for %s, %.0f seconds at most.", self._place, LONGEST_SECONDS)
         until = time.monotonic() + LONGEST_SECONDS
         while not done.wait(0.2):
             if signals_taken() > signals or time.monotonic() > until or not self._thread.is_alive():
-                log.warning("%s does not have everything of the study yet. %s", in_sentence(self._place), later)
+                _log.warning("%s does not have everything of the study yet. %s", in_sentence(self._place), later)
                 return
 
     def _write(self, work: Callable[[], None], study: Path, later: str) -> None:
@@ -116,14 +114,15 @@ class BackgroundObserver(Observer):
             work()
             self._said = ""
         except Exception as error:  # it may raise anything, and none of it is the study's fault
-            log.debug("The fault in full:", exc_info=True)
+            _log.debug("The fault in full:", exc_info=True)
             fault = f"{in_sentence(self._place)} could not be written: {in_one_line(error)} The study is not affected. {later}"
             if fault != self._said and study.is_dir():
-                log.warning("%s", fault)
+                _log.warning("%s", fault)
             self._said = fault
 
 
 def in_one_line(error: Exception) -> str:
+    """Return an error as a sentence that is not too long."""
     text = " ".join(str(error).split()) or "it gave no reason"
     shown = text if len(text) <= _LONGEST_FAULT else f"{text[:_LONGEST_FAULT]}..."
     kind = "" if isinstance(error, HyperlaxError) else f"{type(error).__name__}: "

@@ -30,7 +30,7 @@ from hyperlax.tracking.addresses import reason_of
 from hyperlax.tracking.background import BackgroundObserver
 from hyperlax.tracking.mirror_place import DIRECTORY, MARK, Mirror, check_mirror, close, connect, mirror_of
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def mirror_observers(given: str | None, study_name: str, root: Path, is_new: bool) -> list[Observer]:
@@ -105,7 +105,7 @@ class MirrorWriter:
         self._there = {number: _result(trial) for trial in found if (number := own_number(trial)) is not None}
         self._others = len(found) - len(self._there)
         if not self._is_announced:
-            log.info("Mirrored as study %s in %s.", mirror.study_name, mirror.shown)
+            _log.info("Mirrored as study %s in %s.", mirror.study_name, mirror.shown)
             self._is_announced = True
         return study
 
@@ -119,14 +119,14 @@ class MirrorWriter:
         """Write the study there again, since a trial that has ended cannot be changed. It stays if others added trials to it."""
         named = f"{noun(len(changed), 'trial')} {spans([trial.number for trial in changed])}"
         if self._others:
-            log.warning(
+            _log.warning(
                 "The mirror keeps earlier results of %s: other programs added trials to the study there.", named
             )
             self._there |= {trial.number: _result(trial) for trial in changed}
             return study
         assert self._storage is not None
         optuna.delete_study(study_name=study.study_name, storage=self._storage)
-        log.info("The mirror is written again, since %s ended otherwise.", named)
+        _log.info("The mirror is written again, since %s ended otherwise.", named)
         self._close()
         return self._open(record, attributes)
 

@@ -27,6 +27,7 @@ from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.tasks import Command
+from hyperlax.tracking.addresses import reason_of
 from hyperlax.tracking.background import BackgroundObserver, in_one_line
 from hyperlax.tracking.entries import (
     MARK,
@@ -49,13 +50,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
     from mlflow.entities import Run  # pyright: ignore[reportMissingImports]
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
 """Seconds in which a server has to answer: one that is dead costs them at the end of a study."""
 STUDY = "hyperlax.study"
 PARENT = "mlflow.parentRunId"
-ENDED = {0: "FINISHED", **dict.fromkeys(STOPPED, "KILLED")}
+_ENDED = {0: "FINISHED", **dict.fromkeys(STOPPED, "KILLED")}
 """A process's exit status -> that of the parent run; FAILED for any other."""
 _MOST = {"params": 100, "metrics": 1000, "tags": 100}
 """Maximum numbers that MLflow takes in one call."""
@@ -88,7 +89,7 @@ def with_runs(place: Place | None, config: EngineConfig) -> EngineConfig:
     try:
         runs = {"uri": place.uri, "experiment": _experiment(connect(place), place)}
     except Exception as error:  # MLflow may raise anything
-        log.warning("Commands get no run in MLflow: %s", place.hidden(in_one_line(error)))
+        _log.warning("Commands get no run in MLflow: %s", place.hidden(in_one_line(error)))
         return config
     if place.path.parent.is_dir():
         place.write()  # for agents, which read it
@@ -100,46 +101,43 @@ class MlflowWriter:
 
     def __init__(self, place: Place):
         self._place = place
-        self._run: StudyRun | None = None
+        self._run: _ParentRun | None = None
         self._is_announced = False
 
     def follow(self, record: StudyRecord) -> None:
         """Write every ended trial that is not written yet, the state of the study, and its pages if they are new."""
-        try:
-            with self._hiding():
-                self._run = self._run or self._open(record)
-                self._run.catch_up(record)
-        except BaseException:
-            self._run = None
-            raise
+        with self._reconnecting():
+            self._run = self._run or self._open(record)
+            self._run.catch_up(record)
 
     def end(self, record: StudyRecord, status: int) -> None:
         """Write the same, and end the parent run."""
         self.follow(record)
         assert self._run is not None
-        with self._hiding():
-            self._run.end(ENDED.get(status, "FAILED"))
+        with self._reconnecting():
+            self._run.end(_ENDED.get(status, "FAILED"))
 
     @contextmanager
-    def _hiding(self) -> Iterator[None]:
-        """Raise HyperlaxError in place of an exception whose message shows the address's password."""
+    def _reconnecting(self) -> Iterator[None]:
+        """Forget the connection after an exception, and raise HyperlaxError in place of one that shows the address's password."""
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
+            self._run = None
             shown = self._place.hidden(str(error))
             if shown == str(error):
                 raise
             raise HyperlaxError(shown) from None
 
-    def _open(self, record: StudyRecord) -> StudyRun:
+    def _open(self, record: StudyRecord) -> _ParentRun:
         self._place.write_if_new()
         client = connect(self._place)
         experiment = _experiment(client, self._place)
         parent = _parent(client, experiment, self._place.study, record)
         self._place.write()
-        run = StudyRun(client, experiment, parent)
+        run = _ParentRun(client, experiment, parent)
         if not self._is_announced:
-            log.info("Tracked in MLflow, experiment %s. %s", self._place.experiment, _how_to_look(self._place))
+            _log.info("Tracked in MLflow, experiment %s. %s", self._place.experiment, _how_to_look(self._place))
             self._is_announced = True
         return run
 
@@ -153,7 +151,7 @@ class _Found:
     is_whole: bool
 
 
-class StudyRun:
+class _ParentRun:
     """The parent run of a study and its trials' runs in MLflow, as far as this process knows."""
 
     def __init__(self, client: MlflowClient, experiment: str, run: Run):
@@ -290,15 +288,14 @@ def _try_local(place: Place) -> None:
             with closing(sqlite3.connect(place.database)) as database:
                 database.execute("SELECT name FROM sqlite_master").fetchall()
     except sqlite3.OperationalError as busy:
-        log.debug("The database is in use: %s", busy)
+        _log.debug("The database is in use: %s", busy)
     except Exception as error:  # MLflow may raise anything
-        reason = " ".join(str(error).split()).split(". ")[0].removesuffix(".")
         raise OptionError(
             "tracking_uri",
             "MLflow {0} cannot write to {1}: {2}. Give {tracking_uri} sqlite:///FILE, e.g. sqlite:///mlflow.db, or {track} none.",
             metadata.version("mlflow"),
             place.shown,
-            reason,
+            reason_of(error, place.uri),
         ) from error
 
 
@@ -307,7 +304,7 @@ def _refuse_dead(place: Place) -> None:
     if (server := place.server) is None:
         return
     try:
-        socket.create_connection(server, timeout=ANSWER_SECONDS).close()
+        socket.create_connection(server, timeout=_ANSWER_SECONDS).close()
     except OSError as error:
         raise HyperlaxError(f"{place.shown} does not answer ({error.strerror or error}).") from error
 

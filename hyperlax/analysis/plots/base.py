@@ -84,7 +84,7 @@ class Plot:
         """Draw for a page. If that fails, log the error and return it in the plot's place."""
         record, words = study.record, study.record.scale.words
         said = {
-            "aggregate": aggregate_in_words(record.arguments["aggregate"], record.scale),
+            "aggregate": aggregate_in_words(record),
             "by": " by the first objective, those of the Pareto front first" if has_front(record) else "",
             "lane": words.lane,
             "row": words.row,
@@ -224,8 +224,13 @@ class Coordinate:
         return {"range": self.range(margin), **dict(zip(("tickvals", "ticktext"), self.ticks() or (), strict=False))}
 
 
-def coordinate(name: str, label: str, distribution: dict[str, Any]) -> Coordinate:
-    """Return the axis of one entry of the search space."""
+def coordinates(space: dict[str, dict[str, Any]]) -> dict[str, Coordinate]:
+    """Return the axis of each entry of a search space."""
+    short = short_names(space)
+    return {name: _coordinate(name, short[name], distribution) for name, distribution in space.items()}
+
+
+def _coordinate(name: str, label: str, distribution: dict[str, Any]) -> Coordinate:
     if distribution["type"] == "Categorical":
         choices = tuple(json.dumps(value) for value in distribution["values"])
         labels = tuple(plain(format_value(value)) for value in distribution["values"])

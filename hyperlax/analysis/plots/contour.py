@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.analysis.labels import short_names, with_unit
-from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate, hover_texts
+from hyperlax.analysis.labels import with_unit
+from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinates, hover_texts
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord, TrialRecord, complete_trials
@@ -31,11 +31,8 @@ def _figure(study: StudyData) -> Figure:
             "The two most important hyperparameters are not known. That takes two that are searched and at least "
             f"{FEWEST_FOR_IMPORTANCES} COMPLETE trials with values that differ; the study has {len(trials)}."
         )
-    short = short_names(record.space)
-    across, up = (
-        coordinate(name, short[name], record.space[name])
-        for name in sorted(shares, key=lambda name: shares[name], reverse=True)[:2]
-    )
+    axes = coordinates(record.space)
+    across, up = (axes[name] for name in sorted(shares, key=lambda name: shares[name], reverse=True)[:2])
     x, y = ([axis.position(trial.params[axis.name]) for trial in trials] for axis in (across, up))
     values = np.array([trial.values[leading] for trial in trials])
     colors = {"colorscale": SCALE, "reversescale": direction == "minimize"}

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hyperlax.analysis.labels import short_names
-from hyperlax.analysis.plots.base import Coordinate, NothingToShow, coordinate
+from hyperlax.analysis.plots.base import Coordinate, NothingToShow, coordinates
 from hyperlax.analysis.plots.figure import Figure, suffix
 from hyperlax.study.record import StudyRecord
 
@@ -37,8 +36,7 @@ def panels(
     """
     if not record.space:
         raise NothingToShow("The recipe searches no hyperparameter.")
-    short = short_names(record.space)
-    axes = [coordinate(name, short[name], distribution) for name, distribution in record.space.items()]
+    axes = list(coordinates(record.space).values())
     figure = _empty(axes, titles, _WIDE, share_y, head=110, font=13)
     figure.layout["meta"] = {"narrow": _empty(axes, titles, _NARROW, share_y, head=50, font=10).layout}
     for block in range(len(titles)):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyperlax.analysis.labels import short_names
-from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate, several_complete
+from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinates, several_complete
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.record import TrialRecord
@@ -18,9 +17,8 @@ def _figure(study: StudyData) -> Figure:
     trials = study.drawn
     if not record.space:
         raise NothingToShow("The recipe searches no hyperparameter.")
-    short = short_names(record.space)
     dimensions = [_objective(name, trials) for name in record.objectives]
-    dimensions += [_parameter(coordinate(name, short[name], space), trials) for name, space in record.space.items()]
+    dimensions += [_parameter(axis, trials) for axis in coordinates(record.space).values()]
     leading, direction = next(iter(record.objectives.items()))
     figure = Figure()
     figure.add(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyperlax.analysis.labels import short_names, with_unit
-from hyperlax.analysis.plots.base import SCALE, Coordinate, Plot, coordinate, hover_texts, several_complete
+from hyperlax.analysis.labels import with_unit
+from hyperlax.analysis.plots.base import SCALE, Coordinate, Plot, coordinates, hover_texts, several_complete
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.plots.panels import panels
 from hyperlax.analysis.study_data import StudyData
@@ -46,7 +46,7 @@ def metric_vs_param(study: StudyData, name: str, metric: str) -> Figure:
     """
     record = study.record
     trials = several_complete(record, fewest=1)
-    axis = coordinate(name, short_names(record.space)[name], record.space[name])
+    axis = coordinates(record.space)[name]
     values, kind = [trial.params[name] for trial in trials], "log" if axis.logarithmic else "linear"
     figure = Figure()
     if axis.choices:

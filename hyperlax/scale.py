@@ -127,7 +127,7 @@ class Metric:
     Args:
       direction: "maximize" or "minimize".
       unit: In words; empty where the name says it.
-      definition: One line for the user.
+      definition: One line for the user, of returns; "" for a measure.
       compute: Computes it.
       per_seed: Whether a single seed has it too. Then `compute` does not read `returns`.
       constant: Returns why it says nothing about trials under these conditions, and what to change; "" if it can vary.

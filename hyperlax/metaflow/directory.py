@@ -32,7 +32,7 @@ from hyperlax.errors import UsageError
 from hyperlax.fields import dotted, filled
 from hyperlax.files import escaped
 from hyperlax.measures import RESERVED
-from hyperlax.metaflow.rendezvous import DIRECTORY, FILE, FLOW, N_TRIALS, OBJECTIVE, OUTPUT_ROOT, REASON, RUN
+from hyperlax.metaflow.rendezvous import ABOUT, OUTPUT_ROOT, REASON
 from hyperlax.recipe import of_task
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.space import Distribution
@@ -81,7 +81,7 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
     if not study.get_trials(deepcopy=False):
         raise UsageError("the study has no trials yet.")
     root = write_data(study, output_root)
-    study.set_user_attr(DIRECTORY, str(root.absolute()))
+    study.set_user_attr(ABOUT, {**study.user_attrs.get(ABOUT, {}), "directory": str(root.absolute())})
     if has_pages:
         write_study_pages(load_study(root, "write_study").record)
     return root
@@ -90,12 +90,13 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
 def write_data(study: optuna.Study, output_root: str) -> Path:
     """Write a study without its pages; see `write_study`. The study is not changed."""
     trials = study.get_trials(deepcopy=False)
-    objective = _usable(study.user_attrs.get(OBJECTIVE, "value"), RESERVED)
+    about = study.user_attrs.get(ABOUT, {})
+    objective = _usable(about.get("objective", "value"), RESERVED)
     trials = _with_usable_names(trials, objective)
     recipe = _recipe(study, trials, objective)
-    total = max(1, len(trials), study.user_attrs.get(N_TRIALS, 0))
+    total = max(1, len(trials), about.get("n_trials", 0))
     given = {
-        "study_name": f"run_{study.user_attrs.get(RUN, study.study_name)}",
+        "study_name": f"run_{about.get('run', study.study_name)}",
         "n_trials": total,
         "optuna_study_batch_size": total,
         "output_root": output_root,
@@ -200,8 +201,8 @@ def _usable(name: str, taken: Collection[str]) -> str:
 
 def _recipe(study: optuna.Study, trials: Sequence[FrozenTrial], objective: str) -> Presampled:
     """Return the flow as a recipe with the configurations of its trials."""
-    about = study.user_attrs
-    name, file = about.get(FLOW, "flow"), Path(about.get(FILE, "flow.py"))
+    about = study.user_attrs.get(ABOUT, {})
+    name, file = about.get("flow", "flow"), Path(about.get("file", "flow.py"))
     direction: Any = study.direction.name.lower()
     measure = Measure(objective, direction)
     columns = _columns(trials)
@@ -210,7 +211,7 @@ def _recipe(study: optuna.Study, trials: Sequence[FrozenTrial], objective: str) 
     points = [_points(trial) for trial in trials]
     budget, evaluations = max(map(max, filter(None, points)), default=1), max(map(len, points), default=1)
     task = _FlowTask(str(file), measure, budget=budget, evaluations=max(1, evaluations))
-    base = of_task(name, file, task, middle, space, f"{name}: the study of run {about.get(RUN, study.study_name)}")
+    base = of_task(name, file, task, middle, space, f"{name}: the study of run {about.get('run', study.study_name)}")
     rows = tuple(
         filled(base.config.algorithm, {name: values[place] for name, (_, values) in columns.items() if place in values})
         for place in range(len(trials))

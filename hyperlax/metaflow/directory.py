@@ -90,13 +90,13 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
 def write_data(study: optuna.Study, output_root: str) -> Path:
     """Write a study without its pages; see `write_study`. The study is not changed."""
     trials = study.get_trials(deepcopy=False)
-    about = study.user_attrs.get(ABOUT, {})
-    objective = _usable(about.get("objective", "value"), RESERVED)
+    about = _about(study)
+    objective = _usable(about["objective"], RESERVED)
     trials = _with_usable_names(trials, objective)
     recipe = _recipe(study, trials, objective)
-    total = max(1, len(trials), about.get("n_trials", 0))
+    total = max(1, len(trials), about["n_trials"])
     given = {
-        "study_name": f"run_{about.get('run', study.study_name)}",
+        "study_name": f"run_{about['run']}",
         "n_trials": total,
         "optuna_study_batch_size": total,
         "output_root": output_root,
@@ -113,6 +113,12 @@ def write_data(study: optuna.Study, output_root: str) -> Path:
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return root
+
+
+def _about(study: optuna.Study) -> dict[str, Any]:
+    """Return what is known of a study, also of one that no flow has made."""
+    unknown = {"objective": "value", "n_trials": 0, "flow": "flow", "file": "flow.py", "run": study.study_name}
+    return {**unknown, **study.user_attrs.get(ABOUT, {})}
 
 
 def _replace(root: Path, new: Path) -> None:
@@ -201,8 +207,8 @@ def _usable(name: str, taken: Collection[str]) -> str:
 
 def _recipe(study: optuna.Study, trials: Sequence[FrozenTrial], objective: str) -> Presampled:
     """Return the flow as a recipe with the configurations of its trials."""
-    about = study.user_attrs.get(ABOUT, {})
-    name, file = about.get("flow", "flow"), Path(about.get("file", "flow.py"))
+    about = _about(study)
+    name, file = about["flow"], Path(about["file"])
     direction: Any = study.direction.name.lower()
     measure = Measure(objective, direction)
     columns = _columns(trials)
@@ -211,7 +217,7 @@ def _recipe(study: optuna.Study, trials: Sequence[FrozenTrial], objective: str) 
     points = [_points(trial) for trial in trials]
     budget, evaluations = max(map(max, filter(None, points)), default=1), max(map(len, points), default=1)
     task = _FlowTask(str(file), measure, budget=budget, evaluations=max(1, evaluations))
-    base = of_task(name, file, task, middle, space, f"{name}: the study of run {about.get('run', study.study_name)}")
+    base = of_task(name, file, task, middle, space, f"{name}: the study of run {about['run']}")
     rows = tuple(
         filled(base.config.algorithm, {name: values[place] for name, (_, values) in columns.items() if place in values})
         for place in range(len(trials))

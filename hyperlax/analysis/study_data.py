@@ -194,9 +194,8 @@ class StudyData:
         """
         found = [_intervals(directory / TIMELINE, stamp(directory / TIMELINE)) for directory in self._batches]
         runs = _starts(self.record.runs)
-        by_process: dict[
-            tuple[float, int], list[Bar]
-        ] = {}  # an agent waits between two runs, as if it were another process
+        # an agent waits between two runs, as if it were another process
+        by_process: dict[tuple[float, int], list[Bar]] = {}
         times: list[tuple[float, float]] = []
         for bar, process in itertools.chain.from_iterable(filter(None, found)):
             times.append((process + bar.began, process + bar.ended))

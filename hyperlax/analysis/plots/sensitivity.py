@@ -85,7 +85,7 @@ def _levels(axis: Coordinate, effect: Effect) -> list[dict[str, Any]]:
         "mode": "markers" if axis.choices else "lines+markers",
         "marker": {"color": [ACCENT if level.is_default else POINT for level in effect.levels], "size": 9},
         "line": {"color": POINT, "width": 1.5},
-        "hovertext": [_hover(axis, level, "seeds together", level.result or 0.0) for level in effect.levels],
+        "hovertext": [_hover(axis, level, "seeds together", level.result) for level in effect.levels],
         "name": "the seeds together",
     }
     return [points, results]

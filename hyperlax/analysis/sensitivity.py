@@ -28,7 +28,7 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 _SHUFFLES = 999
 _CHANCE = 0.05
 """Share of shuffles that may have a larger range than the one found."""
-YES, NO, FEW_SEEDS, UNKNOWN = "yes", "no", "too few seeds", "not known"
+_YES, _NO, _FEW_SEEDS, _UNKNOWN = "yes", "no", "too few seeds", "not known"
 COLUMNS = (
     "objective",
     "hyperparameter",
@@ -70,7 +70,8 @@ class Effect:
       best, worst: Two of the levels; None if fewer than two have a result.
       spread: Standard deviation over the seeds of a level, pooled over the levels; None if that is not known.
       chance: Range that 95 % of shuffles of the seeds stay within; None if that is not known.
-      is_beyond: YES if the range is larger than by chance, else NO; FEW_SEEDS if no range could be, UNKNOWN without a spread.
+      is_beyond: `_YES` if the range is larger than by chance, else `_NO`; `_FEW_SEEDS` if no range could be, `_UNKNOWN` without a
+        spread.
     """
 
     name: str
@@ -80,7 +81,7 @@ class Effect:
     worst: Level | None = None
     spread: float | None = None
     chance: float | None = None
-    is_beyond: str = UNKNOWN
+    is_beyond: str = _UNKNOWN
 
     @property
     def range(self) -> float | None:
@@ -104,7 +105,7 @@ def sensitivity(record: StudyRecord, curves: Mapping[int, LearningCurve]) -> dic
     found = {}
     for objective in record.objectives:
         effects = [_effect(record, objective, name, default, curves) for name in record.space]
-        found[objective] = sorted(effects, key=lambda effect: (effect.is_beyond != YES, -(effect.range or 0.0)))
+        found[objective] = sorted(effects, key=lambda effect: (effect.is_beyond != _YES, -(effect.range or 0.0)))
     return found
 
 
@@ -149,15 +150,15 @@ def in_words(record: StudyRecord, objective: str, effects: Sequence[Effect]) -> 
         return []
     first = shown[0]
     ends = f"{_of_level(first.best)} against {_of_level(first.worst)}"
-    if first.is_beyond == UNKNOWN:
+    if first.is_beyond == _UNKNOWN:
         seeds = record.arguments["num_seeds"]
         why = "each level has one seed" if seeds == 1 else "one seed alone has no such value"
         return [
             f"{in_sentence(words)} differs most along {short[first.name]}: {ends}. How much of that is chance is not known: {why}."
         ]
-    few = [effect for effect in shown if effect.is_beyond == FEW_SEEDS]
-    hidden = [effect for effect in shown if effect.is_beyond == NO and objective not in EXACT]
-    told = [f"{short[first.name]} moves {words} most: {ends}."] if first.is_beyond == YES else []
+    few = [effect for effect in shown if effect.is_beyond == _FEW_SEEDS]
+    hidden = [effect for effect in shown if effect.is_beyond == _NO and objective not in EXACT]
+    told = [f"{short[first.name]} moves {words} most: {ends}."] if first.is_beyond == _YES else []
     if hidden:
         told.append(f"The spread over seeds hides any effect of {_names(hidden, short)}.")
     if few:
@@ -196,7 +197,7 @@ def _effect(
     best, worst = (high, low) if record.objectives[objective] == "maximize" else (low, high)
     effect = replace(effect, best=best, worst=worst)
     if objective in EXACT:
-        return replace(effect, is_beyond=YES if effect.range else NO)
+        return replace(effect, is_beyond=_YES if effect.range else _NO)
     return _compared(record, objective, effect)
 
 
@@ -207,9 +208,9 @@ def _compared(record: StudyRecord, objective: str, effect: Effect) -> Effect:
         return effect
     spread = float(np.sqrt(seeds.var(axis=1, ddof=1).mean()))
     chance = _range_by_chance(record, objective, seeds)
-    is_beyond = YES if (effect.range or 0.0) > chance * (1 + 1e-9) else NO
+    is_beyond = _YES if (effect.range or 0.0) > chance * (1 + 1e-9) else _NO
     if not _can_tell(*seeds.shape):
-        is_beyond = FEW_SEEDS
+        is_beyond = _FEW_SEEDS
     return replace(effect, spread=spread, chance=chance, is_beyond=is_beyond)
 
 

@@ -45,7 +45,7 @@ class BackgroundObserver(Observer):
 
     def __init__(self, writer: Writer, place: str):
         self._writer, self._place = writer, place
-        self._works: SimpleQueue[tuple[StudyRecord, int | None, threading.Event] | None] = SimpleQueue()
+        self._works: SimpleQueue[tuple[StudyRecord, int | None, str, threading.Event] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=place, daemon=True)
         self._newest: StudyRecord | None = None
         self._has_ended = False
@@ -70,37 +70,41 @@ class BackgroundObserver(Observer):
     def _follow(self, record: StudyRecord) -> None:
         """Let the writer catch up with the study in the background. If several records wait, only the newest is written."""
         self._newest = record
-        self._begin(record, None)
+        self._begin(record, None, "What is missing is written with the next super-batch.")
 
-    def _begin(self, record: StudyRecord, status: int | None) -> threading.Event:
-        """Let the thread write a record. Return what is set when that is done. status: of the end, None before it."""
+    def _begin(self, record: StudyRecord, status: int | None, later: str) -> threading.Event:
+        """Let the thread write a record. Return what is set when that is done.
+
+        status: of the end, None before it. later: says when a part that fails is written.
+        """
         if self._thread.ident is None:
             self._thread.start()
         done = threading.Event()
-        self._works.put((record, status, done))
+        self._works.put((record, status, later, done))
         return done
 
     def _work(self) -> None:
         while (work := self._works.get()) is not None:
-            record, status, done = work
+            record, status, later, done = work
             if status is not None or record is self._newest:
-                self._write(record, status)
+                self._write(record, status, later)
             done.set()
 
     def _finish(self, record: StudyRecord, status: int) -> None:
         """Write for the last time, and wait until that is done, takes too long, or a signal asks to stop."""
-        signals, done = signals_taken(), self._begin(record, status)
+        signals = signals_taken()
+        later = f"What is missing is written when the study is resumed: {resume_command(record.directory)}"
+        done = self._begin(record, status, later)
         if done.wait(SILENT_SECONDS):
             return
         _log.info("Waiting for %s, %.0f seconds at most.", self._place, LONGEST_SECONDS)
         until = time.monotonic() + LONGEST_SECONDS
         while not done.wait(0.2):
             if signals_taken() > signals or time.monotonic() > until or not self._thread.is_alive():
-                place, later = in_sentence(self._place), _later(record, status)
-                _log.warning("%s does not have everything of the study yet. %s", place, later)
+                _log.warning("%s does not have everything of the study yet. %s", in_sentence(self._place), later)
                 return
 
-    def _write(self, record: StudyRecord, status: int | None) -> None:
+    def _write(self, record: StudyRecord, status: int | None, later: str) -> None:
         """Let the writer write, or log in one line why it failed. Do not log the same error twice in a row.
 
         A study that was moved or removed says so itself.
@@ -113,21 +117,10 @@ class BackgroundObserver(Observer):
             self._said = ""
         except Exception as error:  # it may raise anything, and none of it is the study's fault
             _log.debug("The fault in full:", exc_info=True)
-            fault = f"{in_sentence(self._place)} could not be written: {in_one_line(error)} The study is not affected."
-            fault += f" {_later(record, status)}"
+            fault = f"{in_sentence(self._place)} could not be written: {in_one_line(error)} The study is not affected. {later}"
             if fault != self._said and record.directory.is_dir():
                 _log.warning("%s", fault)
             self._said = fault
-
-
-def _later(record: StudyRecord, status: int | None) -> str:
-    """Return a sentence on when what is missing is written."""
-    when = (
-        "with the next super-batch."
-        if status is None
-        else f"when the study is resumed: {resume_command(record.directory)}"
-    )
-    return f"What is missing is written {when}"
 
 
 def in_one_line(error: Exception) -> str:

@@ -57,7 +57,7 @@ class Plot:
       name: Name of its file, without `.html`.
       title: Heading.
       caption: How to read it. In both, {aggregate} is replaced by the name of the aggregate over a trial's seeds, {by} by the order
-        of the best trials if there are several objectives, {lane}, {row} and {waits} by the study's `Words`.
+        of the best trials if there are several objectives, and others by the study's `Words`.
       figure: Draws it. Raises NothingToShow if data is missing.
       applies: Whether a study has such a plot at all.
       otherwise: Reason to show for a study to which it does not apply.
@@ -82,13 +82,11 @@ class Plot:
 
     def drawing(self, study: StudyData) -> Drawing:
         """Draw for a page. If that fails, log the error and return it in the plot's place."""
-        record, words = study.record, study.record.scale.words
+        record = study.record
         said = {
             "aggregate": aggregate_in_words(record),
             "by": " by the first objective, those of the Pareto front first" if has_front(record) else "",
-            "lane": words.lane,
-            "row": words.row,
-            "waits": words.waits,
+            **vars(record.scale.words),
         }
         caption = self.caption.format(**said) + (_left_out(study) if self.is_of_points else "")
         frame = (self.name, self.title.format(**said), caption, self.min_width)

@@ -11,7 +11,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
 from hyperlax.tracking.addresses import reason_of
 from hyperlax.tracking.background import BackgroundObserver
-from hyperlax.tracking.mirror_place import DIRECTORY, MARK, Mirror, check_mirror, close, connect, mirror_of
+from hyperlax.tracking.mirror_place import DIRECTORY, MARK, Mirror, check_mirror, mirror_of
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class MirrorWriter:
     """A writer of one study to its mirror. The last fault names the trials that are missing there; the next call reconnects."""
 
     def __init__(self, mirror: Mirror):
-        self._mirror = mirror
+        self._mirror, self._connection = mirror, ExitStack()
         self._storage: BaseStorage | None = None
         self._study: optuna.Study | None = None
         self._there: dict[int, tuple[str, str]] = {}
@@ -97,7 +97,7 @@ class MirrorWriter:
     def _open(self, record: StudyRecord, attributes: Mapping[str, Any]) -> optuna.Study:
         """Connect, and return the study there. Makes it if there is none."""
         mirror = self._mirror
-        self._storage = connect(mirror.address)
+        self._storage = self._connection.enter_context(mirror.opened())
         mirror.write()
         self._study = study = mirror.study_in(self._storage) or self._create(record)
         _describe(study, {MARK: mirror.mark, DIRECTORY: str(record.directory.absolute()), **attributes}, record)
@@ -131,8 +131,7 @@ class MirrorWriter:
         return self._open(record, attributes)
 
     def _close(self) -> None:
-        if self._storage is not None:
-            close(self._storage)
+        self._connection.close()
         self._storage = self._study = None
 
 

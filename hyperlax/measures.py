@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 from hyperlax.errors import format_number
 from hyperlax.metrics import METRICS, OF_RETURNS, aggregated
@@ -42,7 +42,7 @@ class Measures:
     evaluations: int
     has_programs: bool = False
 
-    has_start: ClassVar[bool] = False
+    has_start = False
 
     @property
     def leading(self) -> Measure:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -181,12 +180,12 @@ class ReferenceReturns:
     hi: float
     source: str
 
-    words: ClassVar[Words] = OF_RETURNS
-    name: ClassVar[str] = "return"
-    has_start: ClassVar[bool] = True
-    sign: ClassVar[float] = 1.0
-    table: ClassVar[MetricTable] = OF_RL
-    columns: ClassVar[tuple[str, ...]] = (*MEASURED, "episodes")
+    words = OF_RETURNS
+    name = "return"
+    has_start = True
+    sign = 1.0
+    table = OF_RL
+    columns = (*MEASURED, "episodes")
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lo) and math.isfinite(self.hi) and self.lo < self.hi):

@@ -320,7 +320,7 @@ def test_a_study_without_trials_and_one_with_a_value_too_large_to_keep_have_a_pa
     with pytest.raises(UsageError, match="the study has no trials yet"):
         write_study(study, str(tmp_path))
     study.tell(study.ask(), 1e308)
-    assert "value is 1e+308; a study keeps numbers below 1e300." in render_study_html(study)
+    assert "value is 1e+308; a study keeps numbers below 1e300" in render_study_html(study)
 
 
 def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from hyperlax.errors import format_number
 from hyperlax.metrics import METRICS, OF_RETURNS, aggregated
-from hyperlax.scale import Inputs, Metric, MetricTable, Scale, Words
-from hyperlax.tasks import Direction, Measure, Task
+from hyperlax.scale import Inputs, Metric, MetricTable, Words
+from hyperlax.tasks import Measure, Task
 from hyperlax.trial import MEASURED
 
 RESERVED = frozenset(
@@ -29,7 +30,7 @@ _SCALED = ("normalized_auc", "stability_score", "steps_to_threshold")
 
 
 @dataclass(frozen=True)
-class Measures(Scale):
+class Measures:
     """The scale of a task's trials: its measures. A study keeps it in study.json, so that it can be read without the recipe.
 
     measures: the leading one first. budget, evaluations: the last step and the number of reports of a trial. has_programs: whether
@@ -40,6 +41,8 @@ class Measures(Scale):
     budget: int
     evaluations: int
     has_programs: bool = False
+
+    has_start = False
 
     @property
     def leading(self) -> Measure:
@@ -59,7 +62,6 @@ class Measures(Scale):
             preparing="starting processes",
             row="a worker process",
             waits="trials",
-            has_rate=False,
             has_programs=False,
         )
 
@@ -71,11 +73,6 @@ class Measures(Scale):
     def facts(self) -> list[list[str]]:
         """Return a row per measure."""
         return [["leading measure" if one is self.leading else "measure", _in_words(one)] for one in self.measures]
-
-    @property
-    def has_start(self) -> bool:
-        """False: a task reports after training only."""
-        return False
 
     @property
     def sign(self) -> float:
@@ -124,23 +121,19 @@ def _as_float(value: float | None) -> float | None:
 def _table_of(scale: Measures) -> MetricTable:
     leading, is_scaled = scale.leading, not math.isnan(scale.bounds[0])
     name, direction = leading.name, leading.direction
-    best = "highest" if direction == "maximize" else "lowest"
-    of_curve: dict[str, tuple[Direction, str, str]] = {
-        "peak_performance": (direction, name, f"{best} {name} of any evaluation"),
-        "final_performance": (direction, name, f"mean {name} of the last tenth of the evaluations"),
-        "normalized_auc": ("maximize", "0 to 1", f"area under the curve of {name}, 1 if it is at its best end throughout"),
-        "stability_score": ("maximize", "0 to 1", "1 if the curve ends at its best value, 0 if it falls back to the worse end"),
-        "seed_spread": ("minimize", name, "standard deviation of final performance over seeds"),
-        "steps_to_threshold": ("minimize", "steps", "steps until 90 % of the way to the better end; the budget if never"),
-        "train_seconds": ("minimize", "", "seconds of training"),
-    }  # fmt: skip
+    own: dict[str, dict[str, Any]] = {
+        "peak_performance": {"direction": direction, "unit": name},
+        "final_performance": {"direction": direction, "unit": name},
+        "seed_spread": {"unit": name},
+        "steps_to_threshold": {"unit": "steps"},
+    }
     rows = {measure.name: _at_the_end(measure, measure is leading) for measure in scale.measures}
     refused = {"num_parameters": "num_parameters counts the parameters of a policy, and a task has none"}
-    for metric, (better, unit, definition) in of_curve.items():
+    for metric, row in METRICS.items():
         if metric in _SCALED and not is_scaled:
             refused[metric] = f'{metric} needs low and high of Measure("{name}")'
-        else:
-            rows[metric] = replace(METRICS[metric], direction=better, unit=unit, definition=definition)
+        elif metric not in refused:
+            rows[metric] = replace(row, **own.get(metric, {}))
     return MetricTable(rows, name, refused, evaluations="the task's evaluations")
 
 
@@ -148,12 +141,11 @@ def _at_the_end(measure: Measure, is_leading: bool) -> Metric:
     """Return the metric of a measure: its value at the last evaluation."""
     direction = measure.direction
     if is_leading:
-        definition = f"{measure.name} at the last evaluation"
-        return Metric(direction, "", definition, lambda inputs: inputs.scale.sign * float(inputs.curve[-1]), True)
+        return Metric(direction, "", "", lambda inputs: inputs.scale.sign * float(inputs.curve[-1]), True)
     sign = 1.0 if direction == "maximize" else -1.0
 
     def last(inputs: Inputs) -> float:
         values = aggregated(inputs.others[measure.name], inputs.aggregate, sign)
         return float(next((value for value in values[::-1] if not math.isnan(value)), math.nan))
 
-    return Metric(direction, "", f"last {measure.name} that was reported", last, per_seed=True, is_optional=True)
+    return Metric(direction, "", "", last, per_seed=True, is_optional=True)

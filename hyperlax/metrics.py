@@ -20,6 +20,8 @@ from hyperlax.trial import MEASURED, Outcome
 
 _SOLVED_FRACTION = 0.9
 """Part of the way from `lo` to `hi` that `steps_to_threshold` waits for."""
+_TOO_LARGE = 1e300
+"""Size from which a study's database is taken for damaged: sums of such numbers are not finite."""
 
 
 OF_RETURNS = Words(
@@ -31,65 +33,8 @@ OF_RETURNS = Words(
     preparing="preparing programs",
     row="a lane of a compiled program",
     waits="a program, for other lanes or for trials",
-    has_rate=True,
     has_programs=True,
 )
-
-
-@dataclass(frozen=True)
-class ReferenceReturns(Scale):
-    """The scale of an environment's returns: `lo` of a random policy, `hi` of a solved task. source: the origin of both."""
-
-    lo: float
-    hi: float
-    source: str
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.lo) and math.isfinite(self.hi) and self.lo < self.hi):
-            raise UsageError(
-                f"Reference returns need finite lo < hi, got lo={self.lo}, hi={self.hi}. "
-                "lo is the mean return of a random policy, hi that of a solved task."
-            )
-
-    @property
-    def words(self) -> Words:
-        """Words of RL."""
-        return OF_RETURNS
-
-    @property
-    def name(self) -> str:
-        """Return."""
-        return "return"
-
-    def facts(self) -> list[list[str]]:
-        """Return the row of the reference returns."""
-        ends = f"random policy {format_number(self.lo)}, solved {format_number(self.hi)}"
-        return [["reference returns", f"{ends} ({self.source})"]]
-
-    @property
-    def has_start(self) -> bool:
-        """True: the untrained policy is evaluated, too."""
-        return True
-
-    @property
-    def sign(self) -> float:
-        """1.0: returns are maximized."""
-        return 1.0
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns about an evaluation's episodes."""
-        return (*MEASURED, "episodes")
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """`lo` and `hi`."""
-        return self.lo, self.hi
-
-    @property
-    def table(self) -> MetricTable:
-        """Metrics of returns."""
-        return OF_RL
 
 
 def peak_performance(curve: np.ndarray) -> float:
@@ -227,6 +172,39 @@ as not known."""
 OF_RL = MetricTable(METRICS, "peak_performance")
 
 
+@dataclass(frozen=True)
+class ReferenceReturns:
+    """The scale of an environment's returns: `lo` of a random policy, `hi` of a solved task. source: the origin of both."""
+
+    lo: float
+    hi: float
+    source: str
+
+    words = OF_RETURNS
+    name = "return"
+    has_start = True
+    sign = 1.0
+    table = OF_RL
+    columns = (*MEASURED, "episodes")
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lo) and math.isfinite(self.hi) and self.lo < self.hi):
+            raise UsageError(
+                f"Reference returns need finite lo < hi, got lo={self.lo}, hi={self.hi}. "
+                "lo is the mean return of a random policy, hi that of a solved task."
+            )
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """`lo` and `hi`."""
+        return self.lo, self.hi
+
+    def facts(self) -> list[list[str]]:
+        """Return the row of the reference returns."""
+        ends = f"random policy {format_number(self.lo)}, solved {format_number(self.hi)}"
+        return [["reference returns", f"{ends} ({self.source})"]]
+
+
 def aggregated(returns: np.ndarray, aggregate: str, sign: float = 1.0) -> np.ndarray:
     """Return r_k, float64[K]: the seeds' mean returns, float64[K, seeds], combined by an aggregate of `AGGREGATES`.
 
@@ -259,7 +237,7 @@ def compute(outcome: Outcome, scale: Scale, aggregate: str = "mean") -> dict[str
     """Return every metric of the scale, in its order, without the optional ones that it lacks. aggregate: of `AGGREGATES`.
 
     Raises ValueError for an outcome that is not COMPLETE, a curve without a point after training, steps that do not
-    increase, or anything that is not finite: such a trial has failed and has no metrics.
+    increase, or anything that is not finite or too large to be kept: such a trial has failed and has no metrics.
     """
     steps, returns = _trained_points(outcome)
     inputs = Inputs(
@@ -276,8 +254,13 @@ def compute(outcome: Outcome, scale: Scale, aggregate: str = "mean") -> dict[str
     rows = scale.table.rows
     metrics = {name: metric.compute(inputs) for name, metric in rows.items()}
     for name, value in metrics.items():
-        if not math.isfinite(value) and not (rows[name].is_optional and math.isnan(value)):
-            raise ValueError(f"{name} is {value}; a trial without finite metrics is a FAIL.")
+        if not abs(value) < _TOO_LARGE and not (rows[name].is_optional and math.isnan(value)):
+            why = (
+                "a study keeps numbers below 1e300"
+                if math.isfinite(value)
+                else "a trial without finite metrics is a FAIL"
+            )
+            raise ValueError(f"{name} is {value}; {why}.")
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 

@@ -12,9 +12,8 @@ def non_dominated(points: np.ndarray) -> np.ndarray:
     [True, True, False]
     """
     found, front, size = np.zeros(len(points), dtype=bool), np.empty_like(points), 0
-    for place in np.lexsort(points.T[::-1])[
-        ::-1
-    ]:  # what beats a point comes before it, and if any does, one of the front does
+    # what beats a point comes before it, and if any does, one of the front does
+    for place in np.lexsort(points.T[::-1])[::-1]:
         own, others = points[place], front[:size]
         if not np.any(np.all(others >= own, axis=1) & np.any(others > own, axis=1)):
             found[place], front[size] = True, own

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -23,8 +23,7 @@ class Words:
       preparing: What trials wait for at first.
       row: What a row of the timeline is.
       waits: What such a row waits for where it is empty.
-      has_rate: Whether steps a second say anything.
-      has_programs: Whether trials train in compiled programs.
+      has_programs: Whether trials train in compiled programs, of which steps a second say something.
     """
 
     steps: str
@@ -35,51 +34,50 @@ class Words:
     preparing: str
     row: str
     waits: str
-    has_rate: bool
     has_programs: bool
 
 
-class Scale(ABC):
+class Scale(Protocol):
     """The metrics and ends by which a study rates its trials: `ReferenceReturns` for RL, `Measures` for a task. Stored with it."""
 
     @property
-    @abstractmethod
     def words(self) -> Words:
         """Words of its studies."""
+        ...
 
     @property
-    @abstractmethod
     def name(self) -> str:
         """Name of what the curve shows, in a word."""
+        ...
 
-    @abstractmethod
     def facts(self) -> list[list[str]]:
         """Return rows of a name and a text about the scale, for the report."""
+        ...
 
     @property
-    @abstractmethod
     def has_start(self) -> bool:
         """True if a curve begins with a point before any training."""
+        ...
 
     @property
-    @abstractmethod
     def sign(self) -> float:
         """1.0 if larger values of the curve are better, -1.0 if smaller ones are."""
+        ...
 
     @property
-    @abstractmethod
     def bounds(self) -> tuple[float, float]:
         """Ends of the scale of the curve times `sign`, the worse one first; nan where they are not known."""
+        ...
 
     @property
-    @abstractmethod
     def table(self) -> MetricTable:
         """Metrics of its trials."""
+        ...
 
     @property
-    @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """Columns of `curves.csv` after trial, seed and step. The first one is the curve."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class Metric:
     Args:
       direction: "maximize" or "minimize".
       unit: In words; empty where the name says it.
-      definition: One line for the user.
+      definition: One line for the user, of returns; "" for a measure.
       compute: Computes it.
       per_seed: Whether a single seed has it too. Then `compute` does not read `returns`.
       constant: Returns why it says nothing about trials under these conditions, and what to change; "" if it can vary.

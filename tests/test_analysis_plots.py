@@ -16,7 +16,7 @@ from hyperlax.analysis import plots
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.analysis.plots import contour, draw_all, param_distributions, slice
-from hyperlax.analysis.plots.base import SERIES, Plot, coordinate
+from hyperlax.analysis.plots.base import SERIES, Plot, coordinates
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData, read_curves
 from hyperlax.api import Plots
@@ -127,7 +127,7 @@ def test_the_distributions_count_every_complete_trial_and_the_best_quarter_once(
     for place, name in enumerate(SPACE):
         every, best = figure.data[2 * place : 2 * place + 2]
         assert (sum(every.y), sum(best.y)) == (20, 5)
-        axis = coordinate(name, name, SPACE[name])
+        axis = coordinates(SPACE)[name]
         positions = [axis.position(trial.params[name]) for trial in ranked(record)[:5]]
         for middle, width, count in zip(best.x, best.width, best.y, strict=True):
             assert sum(abs(position - middle) < width / 2 for position in positions) == count
@@ -175,13 +175,13 @@ def test_a_metric_over_one_hyperparameter_has_its_own_values_on_the_axis(tmp_pat
 
 
 def test_logarithmic_axes_lie_in_powers_of_ten():
-    axis = coordinate("lr", "lr", {"type": "LogUniform", "domain": [1e-6, 1e-2]})
+    axis = coordinates({"lr": {"type": "LogUniform", "domain": [1e-6, 1e-2]}})["lr"]
     assert axis.range() == [-6.0, -2.0]
     assert axis.ticks() == ([-6, -5, -4, -3, -2], ["1e-6", "1e-5", "1e-4", "1e-3", "0.01"])
 
 
 def test_a_choice_that_is_a_list_has_its_own_place():
-    axis = coordinate("sizes", "sizes", SPACE[SIZES])
+    axis = coordinates(SPACE)[SIZES]
     assert [axis.position(value) for value in SPACE[SIZES]["values"]] == [0.0, 1.0, 2.0]
     with pytest.raises(ValueError, match="not one of its choices"):
         axis.position([1, 2])
@@ -226,7 +226,7 @@ def test_the_contour_is_over_the_two_most_important_hyperparameters(tmp_path):
 
 
 def test_an_area_of_the_contour_is_a_mean_of_the_trials_near_it():
-    rate, kind = (coordinate(name, name, SPACE[name]) for name in (RATE, ACTIVATION))
+    rate, kind = (coordinates(SPACE)[name] for name in (RATE, ACTIVATION))
     positions, values = np.array([[-6.0, -2.0, -2.0], [0.0, 0.0, 1.0]]), np.array([1.0, 5.0, 9.0])
     areas = contour.surface((rate, kind), positions, values)
     assert areas.shape == (2, 40)
@@ -237,7 +237,7 @@ def test_an_area_of_the_contour_is_a_mean_of_the_trials_near_it():
 
 
 def test_where_no_trial_is_near_the_contour_is_empty():
-    axes = (coordinate(RATE, "lr", SPACE[RATE]), coordinate(GAMMA, "gamma", SPACE[GAMMA]))
+    axes = (coordinates(SPACE)[RATE], coordinates(SPACE)[GAMMA])
     positions = np.stack([np.full(500, -5.9), np.linspace(0.9, 0.999, 500)])
     areas = contour.surface(axes, positions, np.ones(500))
     assert np.all(areas[:, :2] == 1.0) and np.all(np.isnan(areas[:, 20:]))
@@ -247,7 +247,7 @@ def test_where_no_trial_is_near_the_contour_is_empty():
 def toy():
     def figure(study: StudyData) -> Figure:
         drawn = Figure()
-        drawn.add("bar", y=[len(study.record.trials)])
+        drawn.add(kind="bar", y=[len(study.record.trials)])
         return drawn
 
     plot = Plot("toy", "A toy", "How many trials there are.", figure, applies=lambda record: record.lineage is None)

@@ -38,7 +38,7 @@ from hyperlax.metaflow import (
 )
 from hyperlax.metaflow.coordinator import Coordinator
 from hyperlax.metaflow.directory import write_data, write_study
-from hyperlax.metaflow.rendezvous import BEAT, OBJECTIVE, StudyOverError, add_trial, await_coordinator, live_trial
+from hyperlax.metaflow.rendezvous import ABOUT, BEAT, StudyOverError, add_trial, await_coordinator, live_trial
 from hyperlax.metaflow.results import TrialResult, written
 from tests.test_docs import python_of
 from tests.waiting import eventually
@@ -240,7 +240,7 @@ def test_what_metaflow_cannot_say_is_told(monkeypatch, capsys):
 
 def test_every_kind_of_trial_is_in_the_study_that_is_written(tmp_path, capsys):
     study = optuna.create_study(direction="maximize", study_name="made-up")
-    study.set_user_attr(OBJECTIVE, "score")
+    study.set_user_attr(ABOUT, {"objective": "score"})
 
     for number in range(6):
         trial = study.ask()
@@ -289,7 +289,7 @@ def test_every_kind_of_trial_is_in_the_study_that_is_written(tmp_path, capsys):
 @pytest.mark.filterwarnings("ignore:Fixed parameter")
 def test_names_and_values_that_optuna_allows_are_written_as_a_study_can_have_them(tmp_path):
     study = optuna.create_study()
-    study.set_user_attr(OBJECTIVE, "mean")
+    study.set_user_attr(ABOUT, {"objective": "mean"})
     study.enqueue_trial({"rate": 5.0, "kind": "\ud800"})
     for _ in range(2):
         trial = study.ask()
@@ -312,6 +312,15 @@ def test_trials_that_have_chosen_nothing_are_a_study_too(tmp_path):
     study.tell(study.ask(), state=TrialState.FAIL)
     found = hyperlax.open_study(write_data(study, str(tmp_path))).record
     assert [(one.state, one.params) for one in found.trials] == [("FAIL", {"hyperparameter": "not used"})]
+
+
+def test_a_study_without_trials_and_one_with_a_value_too_large_to_keep_have_a_page(tmp_path):
+    study = optuna.create_study()
+    assert "No trial is COMPLETE" in render_study_html(study)
+    with pytest.raises(UsageError, match="the study has no trials yet"):
+        write_study(study, str(tmp_path))
+    study.tell(study.ask(), 1e308)
+    assert "value is 1e+308; a study keeps numbers below 1e300" in render_study_html(study)
 
 
 def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):

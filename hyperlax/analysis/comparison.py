@@ -124,7 +124,7 @@ def _history(studies: Sequence[Compared], leading: str, direction: str) -> Figur
         values = np.array([trial.values[leading] for trial in trials])
         best = np.minimum.accumulate(values) if direction == "minimize" else np.maximum.accumulate(values)
         numbers = [trial.number for trial in trials]
-        figure.add("scatter", x=numbers, y=best.tolist(), **_line(place, one.name, "until trial %{x}", "hv"))
+        figure.add(x=numbers, y=best.tolist(), **_line(place, one.name, "until trial %{x}", "hv"))
     figure.update_x(title={"text": "trial number"})
     figure.update_y(title={"text": with_unit(leading, studies[0].record.scale)})
     figure.layout["height"] = 440
@@ -137,7 +137,7 @@ def _curves(studies: Sequence[Compared]) -> Figure:
         for trial, curve in readable_curves(ranked(one.record)[:1]).items():
             line = aggregated(curve.returns, one.record.arguments["aggregate"], one.record.scale.sign).tolist()
             name = f"{one.name}, trial {trial}"
-            figure.add("scatter", x=curve.steps.tolist(), y=line, **_line(place, name, "%{x} steps", "linear"))
+            figure.add(x=curve.steps.tolist(), y=line, **_line(place, name, "%{x} steps", "linear"))
     shown = sorted({one.record.scale.words.curve for one in studies})
     figure.update_x(title={"text": f"{_steps(studies)} of one seed"}, tickformat="~s")
     figure.update_y(title={"text": ", ".join(shown)})

@@ -8,13 +8,14 @@ from typing import Any
 
 from hyperlax.errors import format_number
 from hyperlax.scale import Scale
+from hyperlax.study.record import StudyRecord
 
 _AGGREGATES = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}
 
 
-def aggregate_in_words(name: str, scale: Scale) -> str:
-    """Return how a trial's seeds are combined, in words."""
-    return _AGGREGATES.get(name) or ("lowest" if scale.sign > 0 else "highest")
+def aggregate_in_words(record: StudyRecord) -> str:
+    """Return how the seeds of a study's trials are combined, in words."""
+    return _AGGREGATES.get(record.arguments["aggregate"]) or ("lowest" if record.scale.sign > 0 else "highest")
 
 
 def with_unit(metric: str, scale: Scale) -> str:

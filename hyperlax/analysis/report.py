@@ -120,7 +120,7 @@ def _tiles(
     ]
     if cost:
         words = record.scale.words
-        rate = cost.steps_per_train_second if words.has_rate else None
+        rate = cost.steps_per_train_second if words.has_programs else None
         tiles += [
             (None if cost.elapsed is None else clock(cost.elapsed), "wall time"),
             (None if cost.duration is None else clock(cost.duration), "duration of training"),
@@ -266,7 +266,7 @@ def _cost_rows(cost: Cost, words: Words) -> _Rows:
         ["training (s)", cost.train_seconds],
         *([["evaluating (s)", cost.evaluate_seconds]] if words.has_programs else []),
         ["batches from start to end (s)", cost.wall_seconds],
-        *([[f"{words.steps} per second of training", cost.steps_per_train_second]] if words.has_rate else []),
+        *([[f"{words.steps} per second of training", cost.steps_per_train_second]] if words.has_programs else []),
     ]
     if cost.duration is not None:
         rows.insert(0, [f"from the first {words.lane}'s start to the last one's end (s)", cost.duration])

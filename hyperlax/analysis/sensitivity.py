@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 _SHUFFLES = 999
 _CHANCE = 0.05
 """Share of shuffles that may have a larger range than the one found."""
-YES, NO, FEW_SEEDS, UNKNOWN = "yes", "no", "too few seeds", "not known"
+_YES, _NO, _FEW_SEEDS, _UNKNOWN = "yes", "no", "too few seeds", "not known"
 COLUMNS = (
     "objective",
     "hyperparameter",
@@ -47,17 +47,16 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Level:
-    """A value of a hyperparameter, and the trial that had it.
+    """A value of a hyperparameter, and the trial that had it, which has a result.
 
-    seeds: the objective on each seed's own curve; the trial's, if a seed has none; empty without a result. result: the seeds'
-    aggregate, None without a result.
+    seeds: the objective on each seed's own curve; the trial's, if a seed has none. result: the seeds' aggregate.
     """
 
     value: Any
     trial: int
     is_default: bool
     seeds: tuple[float, ...]
-    result: float | None
+    result: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ class Effect:
       best, worst: Two of the levels; None if fewer than two have a result.
       spread: Standard deviation over the seeds of a level, pooled over the levels; None if that is not known.
       chance: Range that 95 % of shuffles of the seeds stay within; None if that is not known.
-      is_beyond: YES if the range is larger than by chance, else NO; FEW_SEEDS if no range could be, UNKNOWN without a spread.
+      is_beyond: `_YES` if the range is larger than by chance, else `_NO`; `_FEW_SEEDS` if no range could be, `_UNKNOWN` without a
+        spread.
     """
 
     name: str
@@ -81,14 +81,12 @@ class Effect:
     worst: Level | None = None
     spread: float | None = None
     chance: float | None = None
-    is_beyond: str = UNKNOWN
+    is_beyond: str = _UNKNOWN
 
     @property
     def range(self) -> float | None:
         """Difference between the best and the worst level; None if fewer than two have a result."""
-        if self.best is None or self.worst is None or self.best.result is None or self.worst.result is None:
-            return None
-        return abs(self.best.result - self.worst.result)
+        return None if self.best is None or self.worst is None else abs(self.best.result - self.worst.result)
 
 
 def is_sensitivity(record: StudyRecord) -> bool:
@@ -107,7 +105,7 @@ def sensitivity(record: StudyRecord, curves: Mapping[int, LearningCurve]) -> dic
     found = {}
     for objective in record.objectives:
         effects = [_effect(record, objective, name, default, curves) for name in record.space]
-        found[objective] = sorted(effects, key=lambda effect: (effect.is_beyond != YES, -(effect.range or 0.0)))
+        found[objective] = sorted(effects, key=lambda effect: (effect.is_beyond != _YES, -(effect.range or 0.0)))
     return found
 
 
@@ -152,15 +150,15 @@ def in_words(record: StudyRecord, objective: str, effects: Sequence[Effect]) -> 
         return []
     first = shown[0]
     ends = f"{_of_level(first.best)} against {_of_level(first.worst)}"
-    if first.is_beyond == UNKNOWN:
+    if first.is_beyond == _UNKNOWN:
         seeds = record.arguments["num_seeds"]
         why = "each level has one seed" if seeds == 1 else "one seed alone has no such value"
         return [
             f"{in_sentence(words)} differs most along {short[first.name]}: {ends}. How much of that is chance is not known: {why}."
         ]
-    few = [effect for effect in shown if effect.is_beyond == FEW_SEEDS]
-    hidden = [effect for effect in shown if effect.is_beyond == NO and objective not in EXACT]
-    told = [f"{short[first.name]} moves {words} most: {ends}."] if first.is_beyond == YES else []
+    few = [effect for effect in shown if effect.is_beyond == _FEW_SEEDS]
+    hidden = [effect for effect in shown if effect.is_beyond == _NO and objective not in EXACT]
+    told = [f"{short[first.name]} moves {words} most: {ends}."] if first.is_beyond == _YES else []
     if hidden:
         told.append(f"The spread over seeds hides any effect of {_names(hidden, short)}.")
     if few:
@@ -189,31 +187,30 @@ def _effect(
     every = [_level(record, objective, name, trial, trial is default, curves) for trial in (default, *others)]
     searched = from_json(record.space[name])
     levels = sorted(
-        (level for level in every if level.result is not None),
+        filter(None, every),
         key=lambda level: searched.place(level.value) if isinstance(searched, Categorical) else level.value,
     )
     effect = Effect(name, tuple(levels), len(every) - len(levels))
     if len(levels) < 2:
         return effect
-    low, *_, high = sorted(levels, key=lambda level: level.result or 0.0)
+    low, *_, high = sorted(levels, key=lambda level: level.result)
     best, worst = (high, low) if record.objectives[objective] == "maximize" else (low, high)
     effect = replace(effect, best=best, worst=worst)
     if objective in EXACT:
-        return replace(effect, is_beyond=YES if effect.range else NO)
-    return _compared(
-        effect, np.array([level.seeds for level in levels]), lambda seeds: _together(record, objective, seeds)
-    )
+        return replace(effect, is_beyond=_YES if effect.range else _NO)
+    return _compared(record, objective, effect)
 
 
-def _compared(effect: Effect, seeds: np.ndarray, together: Callable[[np.ndarray], np.ndarray]) -> Effect:
-    """Return the effect, compared with the spread over seeds. seeds: float64[levels, seeds]. together: aggregates each row."""
+def _compared(record: StudyRecord, objective: str, effect: Effect) -> Effect:
+    """Return the effect, compared with the spread over seeds."""
+    seeds = np.array([level.seeds for level in effect.levels])
     if seeds.shape[1] < 2:
         return effect
     spread = float(np.sqrt(seeds.var(axis=1, ddof=1).mean()))
-    chance = _range_by_chance(seeds, together)
-    is_beyond = YES if (effect.range or 0.0) > chance * (1 + 1e-9) else NO
+    chance = _range_by_chance(record, objective, seeds)
+    is_beyond = _YES if (effect.range or 0.0) > chance * (1 + 1e-9) else _NO
     if not _can_tell(*seeds.shape):
-        is_beyond = FEW_SEEDS
+        is_beyond = _FEW_SEEDS
     return replace(effect, spread=spread, chance=chance, is_beyond=is_beyond)
 
 
@@ -224,9 +221,11 @@ def _level(
     trial: TrialRecord,
     is_default: bool,
     curves: Mapping[int, LearningCurve],
-) -> Level:
+) -> Level | None:
     seeds = tuple(_seeds(record, objective, trial, curves)) if trial.state == "COMPLETE" else ()
-    result = float(_together(record, objective, np.array([seeds]))[0]) if seeds else None
+    if not seeds:
+        return None
+    result = float(_together(record, objective, np.array([seeds]))[0])
     return Level(trial.params[name], trial.number, is_default, seeds, result)
 
 
@@ -248,10 +247,10 @@ def _seeds(
     return per_seed(curve, record.arguments["total_timesteps"], record.scale)[objective]
 
 
-def _range_by_chance(seeds: np.ndarray, together: Callable[[np.ndarray], np.ndarray]) -> float:
+def _range_by_chance(record: StudyRecord, objective: str, seeds: np.ndarray) -> float:
     """Return the range of levels that 95 % of shuffles stay within. seeds: float64[levels, seeds]."""
     shuffled = np.random.default_rng(0).permuted(np.tile(seeds.ravel(), (_SHUFFLES, 1)), axis=1)
-    results = together(shuffled.reshape(-1, seeds.shape[1])).reshape(_SHUFFLES, len(seeds))
+    results = _together(record, objective, shuffled.reshape(-1, seeds.shape[1])).reshape(_SHUFFLES, len(seeds))
     return float(np.quantile(np.ptp(results, axis=1), 1 - _CHANCE, method="higher"))
 
 
@@ -294,9 +293,7 @@ def _row(effect: Effect) -> list[Any]:
 
 def _of_level(level: Level | None) -> str:
     """Write a level as its value with its result."""
-    if level is None or level.result is None:
-        return ""
-    return f"{format_value(level.value)} ({format_number(level.result)})"
+    return "" if level is None else f"{format_value(level.value)} ({format_number(level.result)})"
 
 
 def _levels(effect: Effect) -> str:

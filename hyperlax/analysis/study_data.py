@@ -194,9 +194,8 @@ class StudyData:
         """
         found = [_intervals(directory / TIMELINE, stamp(directory / TIMELINE)) for directory in self._batches]
         runs = _starts(self.record.runs)
-        by_process: dict[
-            tuple[float, int], list[Bar]
-        ] = {}  # an agent waits between two runs, as if it were another process
+        # an agent waits between two runs, as if it were another process
+        by_process: dict[tuple[float, int], list[Bar]] = {}
         times: list[tuple[float, float]] = []
         for bar, process in itertools.chain.from_iterable(filter(None, found)):
             times.append((process + bar.began, process + bar.ended))
@@ -269,7 +268,7 @@ class StudyData:
 
     @cached_property
     def _timings(self) -> dict[Path, dict[str, Any]]:
-        return {path: _timing(path / TIMING_JSON, stamp(path / TIMING_JSON)) for path in self._batches}
+        return {batch: timing_of(batch) for batch in self._batches}
 
     @cached_property
     def _batches(self) -> list[Path]:
@@ -330,12 +329,17 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
     return seconds if seconds >= timeline.seconds else None
 
 
+def timing_of(batch: Path) -> dict[str, Any]:
+    """Return the entries of a batch's `timing.json` that are summed, and where it trained.
+
+    Raises MissingFile if it cannot be read, or lacks one that is summed.
+    """
+    return _timing(batch / TIMING_JSON, stamp(batch / TIMING_JSON))
+
+
 @lru_cache(_MOST_KEPT)
 def _timing(path: Path, at: tuple[int, int] | None) -> dict[str, Any]:
-    """Return the entries of a `timing.json` that are summed, and where it trained. at: as in `_intervals`.
-
-    Raise MissingFile if it lacks one that is summed.
-    """
+    """Return what `timing_of` does. at: as in `_intervals`."""
     with reading(path):
         stored = read_json(read_text(path))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}

@@ -64,10 +64,7 @@ def facts(record: StudyRecord) -> _Rows:
     rows += [
         *([["command of a trial", shlex.join(record.program)]] if record.program else []),
         *record.scale.facts(),
-        [
-            f"{record.scale.name} of several seeds",
-            f"their {aggregate_in_words(record.arguments['aggregate'], record.scale)}",
-        ],
+        [f"{record.scale.name} of several seeds", f"their {aggregate_in_words(record)}"],
         *([["device", record.device]] if record.device else []),
     ]
     return [*rows, *([f"version of {name}", version] for name, version in record.versions.items())]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from hyperlax.errors import counted, format_number
-from hyperlax.metaflow.rendezvous import DIRECTORY, OUTPUT_ROOT
+from hyperlax.metaflow.rendezvous import ABOUT, OUTPUT_ROOT
 
 if TYPE_CHECKING:
     from hyperlax.study.record import StudyRecord
@@ -77,7 +77,7 @@ def _record_of(study: optuna.Study) -> Iterator[StudyRecord]:
     from hyperlax.metaflow.directory import write_data
     from hyperlax.study.view import load_study
 
-    where = study.user_attrs.get(DIRECTORY)
+    where = study.user_attrs.get(ABOUT, {}).get("directory")
     with tempfile.TemporaryDirectory(prefix="hyperlax-") as scratch:
         record = load_study(write_data(study, scratch), "render_study").record
         output_root = str(Path(where).parent) if where else OUTPUT_ROOT

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.errors import UsageError, counted
 from hyperlax.leases import Leases
-from hyperlax.metaflow.rendezvous import BEAT, OVER, REASON, SAMPLER, SEED, TASK, leave_address, put_trial
+from hyperlax.metaflow.rendezvous import BEAT, OVER, REASON, TASK, leave_address, put_trial
 from hyperlax.metaflow.results import TrialResult, be_quiet, new_study, written
 from hyperlax.tasks import Direction
 
@@ -50,9 +50,7 @@ class Coordinator:
             )
         self._storage = InMemoryStorage()
         study = optuna.create_study(study_name=self._id, storage=self._storage, direction=direction)
-        self.study = new_study(study, objective, self._total)
-        for name, value in ((SAMPLER, sampler), (SEED, seed)):
-            self.study.set_user_attr(name, value)
+        self.study = new_study(study, objective, self._total, sampler=sampler, seed=seed)
 
     def run(self, host: str, port: int | None, timeout: float, output_root: str | None) -> optuna.Study:
         """Lead the trials to their end. Return the study."""

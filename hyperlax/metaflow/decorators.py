@@ -26,9 +26,9 @@ from hyperlax.samplers.registry import SAMPLERS as SAMPLER_ROWS
 from hyperlax.tasks import Direction
 from hyperlax.user_code import in_one_line
 
-Step = Callable[..., None]
-Tell = Callable[[TrialResult], TrialResult]
-MARK = "hyperlax_trials"
+_Step = Callable[..., None]
+_Tell = Callable[[TrialResult], TrialResult]
+_MARK = "hyperlax_trials"
 """The attribute of a step that trains trials: its objective and direction."""
 
 
@@ -41,7 +41,7 @@ def optuna_coordinator(
     host: str = "localhost",
     seed: int = 42,
     output_root: str | None = OUTPUT_ROOT,
-) -> Callable[[Step], Step]:
+) -> Callable[[_Step], _Step]:
     """Hold the study in this step until all trials of its run have ended. The step's `self.study` is the Optuna study then.
 
     It runs beside the trials, and needs `self.coordinator_id`, the run's id, and `self.n_trials_int`, their number. Whoever reaches
@@ -63,7 +63,7 @@ def optuna_coordinator(
     if (package := SAMPLER_ROWS[sampler].package) and find_spec(package) is None:
         raise UsageError(f"@optuna_coordinator: {sampler} needs {package}: pip install 'hyperlax[{sampler}]'.")
 
-    def decorate(step: Step) -> Step:
+    def decorate(step: _Step) -> _Step:
         @functools.wraps(step)
         def coordinating(flow: Any) -> None:
             step(flow)
@@ -86,7 +86,7 @@ def hyperparam(
     direction: Direction = "minimize",
     suppress_logs: bool = True,
     mode: Literal["adaptive", "batch"] = "adaptive",
-) -> Callable[[Step], Step]:
+) -> Callable[[_Step], _Step]:
     """Train one trial in this step, a `foreach` over the trials. Its `self.trial` suggests, and the step sets `self.<objective>`.
 
     The step's `self.trial_result` says how it ended. An exception fails the trial, and the run continues.
@@ -102,7 +102,7 @@ def hyperparam(
         raise UsageError(f"@hyperparam: mode is {mode!r}. Use adaptive or batch.")
     asked = _asked if mode == "adaptive" else _given
 
-    def decorate(step: Step) -> Step:
+    def decorate(step: _Step) -> _Step:
         @functools.wraps(step)
         def training(flow: Any) -> None:
             if suppress_logs:
@@ -119,13 +119,13 @@ def hyperparam(
             if flow._transition is None:  # the step has not reached its self.next(), which Metaflow demands
                 flow._transition = (flow._graph[current.step_name].out_funcs, None)
 
-        setattr(training, MARK, (objective, direction))
+        setattr(training, _MARK, (objective, direction))
         return training
 
     return decorate
 
 
-def _train(flow: Any, step: Step, objective: str, trial: Trial | FixedTrial) -> tuple[TrialState, float | None, str]:
+def _train(flow: Any, step: _Step, objective: str, trial: Trial | FixedTrial) -> tuple[TrialState, float | None, str]:
     """Run a step with a trial, which is gone when Metaflow keeps the step's attributes. Return state, value and reason."""
     flow.trial = trial
     try:
@@ -144,7 +144,7 @@ def _train(flow: Any, step: Step, objective: str, trial: Trial | FixedTrial) -> 
 
 
 @contextmanager
-def _asked(flow: Any) -> Iterator[tuple[Trial, Tell]]:
+def _asked(flow: Any) -> Iterator[tuple[Trial, _Tell]]:
     """Yield a new trial of the coordinator, and how to end it."""
     coordinator_id, address = getattr(flow, "coordinator_id", None), getattr(flow, "coordinator_url", None)
     if coordinator_id is None and address is None:
@@ -170,7 +170,7 @@ def _asked(flow: Any) -> Iterator[tuple[Trial, Tell]]:
 
 
 @contextmanager
-def _given(flow: Any) -> Iterator[tuple[FixedTrial, Tell]]:
+def _given(flow: Any) -> Iterator[tuple[FixedTrial, _Tell]]:
     """Yield the trial that this task was given, and how to end it: there is nobody to tell."""
     config = flow.input
     if not isinstance(config, TrialConfig):
@@ -189,7 +189,7 @@ def _place(step: str, stack: Sequence[tuple[Any, ...]] | None) -> tuple[int, ...
 def _trials_of(flow: Any) -> dict[str, tuple[str, str]]:
     """Return the steps of a flow that train trials, with their objective and direction."""
     steps = ((node.name, getattr(type(flow), node.name)) for node in flow._graph)
-    return {name: getattr(step, MARK) for name, step in steps if hasattr(step, MARK)}
+    return {name: getattr(step, _MARK) for name, step in steps if hasattr(step, _MARK)}
 
 
 def _check_direction(decorator: str, direction: str) -> None:

@@ -32,7 +32,7 @@ from hyperlax.errors import UsageError
 from hyperlax.fields import dotted, filled
 from hyperlax.files import escaped
 from hyperlax.measures import RESERVED
-from hyperlax.metaflow.rendezvous import DIRECTORY, FILE, FLOW, N_TRIALS, OBJECTIVE, OUTPUT_ROOT, REASON, RUN
+from hyperlax.metaflow.rendezvous import ABOUT, OUTPUT_ROOT, REASON
 from hyperlax.recipe import of_task
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.space import Distribution
@@ -78,8 +78,10 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
     Raises:
       UsageError: The study has no trials.
     """
+    if not study.get_trials(deepcopy=False):
+        raise UsageError("the study has no trials yet.")
     root = write_data(study, output_root)
-    study.set_user_attr(DIRECTORY, str(root.absolute()))
+    study.set_user_attr(ABOUT, {**study.user_attrs.get(ABOUT, {}), "directory": str(root.absolute())})
     if has_pages:
         write_study_pages(load_study(root, "write_study").record)
     return root
@@ -88,14 +90,13 @@ def write_study(study: optuna.Study, output_root: str = OUTPUT_ROOT, has_pages: 
 def write_data(study: optuna.Study, output_root: str) -> Path:
     """Write a study without its pages; see `write_study`. The study is not changed."""
     trials = study.get_trials(deepcopy=False)
-    if not trials:
-        raise UsageError("the study has no trials yet.")
-    objective = _usable(study.user_attrs.get(OBJECTIVE, "value"), RESERVED)
+    about = _about(study)
+    objective = _usable(about["objective"], RESERVED)
     trials = _with_usable_names(trials, objective)
     recipe = _recipe(study, trials, objective)
-    total = max(len(trials), study.user_attrs.get(N_TRIALS, 0))
+    total = max(1, len(trials), about["n_trials"])
     given = {
-        "study_name": f"run_{study.user_attrs.get(RUN, study.study_name)}",
+        "study_name": f"run_{about['run']}",
         "n_trials": total,
         "optuna_study_batch_size": total,
         "output_root": output_root,
@@ -114,6 +115,12 @@ def write_data(study: optuna.Study, output_root: str) -> Path:
     return root
 
 
+def _about(study: optuna.Study) -> dict[str, Any]:
+    """Return what is known of a study, also of one that no flow has made."""
+    unknown = {"objective": "value", "n_trials": 0, "flow": "flow", "file": "flow.py", "run": study.study_name}
+    return {**unknown, **study.user_attrs.get(ABOUT, {})}
+
+
 def _replace(root: Path, new: Path) -> None:
     """Move what is in a directory into `root`, in place of what has the same names there. Other files of a user stay."""
     root.mkdir(exist_ok=True)
@@ -125,7 +132,8 @@ def _replace(root: Path, new: Path) -> None:
 
 def _write(directory: StudyDirectory, options: SweepOptions, recipe: Presampled, trials: Sequence[FrozenTrial]) -> None:
     """Write everything but the pages."""
-    write_samples(directory.samples, recipe.samples)
+    if recipe.samples:
+        write_samples(directory.samples, recipe.samples)
     scale = kind_of(recipe).scale("")
     place: Any = SimpleNamespace(device="tasks of Metaflow", lanes=1, slots=1, packing={})
     manifest = manifests.describe(options, recipe, scale, [], place).running(recipe)
@@ -199,17 +207,17 @@ def _usable(name: str, taken: Collection[str]) -> str:
 
 def _recipe(study: optuna.Study, trials: Sequence[FrozenTrial], objective: str) -> Presampled:
     """Return the flow as a recipe with the configurations of its trials."""
-    about = study.user_attrs
-    name, file = about.get(FLOW, "flow"), Path(about.get(FILE, "flow.py"))
+    about = _about(study)
+    name, file = about["flow"], Path(about["file"])
     direction: Any = study.direction.name.lower()
     measure = Measure(objective, direction)
     columns = _columns(trials)
     space = {name: distribution for name, (distribution, _) in columns.items()}
     middle = {name: distribution.middle() for name, distribution in space.items()}
     points = [_points(trial) for trial in trials]
-    budget, evaluations = max(map(max, filter(None, points)), default=1), max(map(len, points))
+    budget, evaluations = max(map(max, filter(None, points)), default=1), max(map(len, points), default=1)
     task = _FlowTask(str(file), measure, budget=budget, evaluations=max(1, evaluations))
-    base = of_task(name, file, task, middle, space, f"{name}: the study of run {about.get(RUN, study.study_name)}")
+    base = of_task(name, file, task, middle, space, f"{name}: the study of run {about['run']}")
     rows = tuple(
         filled(base.config.algorithm, {name: values[place] for name, (_, values) in columns.items() if place in values})
         for place in range(len(trials))

@@ -27,10 +27,12 @@ REASON = "reason"
 """The user attribute of a trial with the reason of its failure."""
 TASK, BEAT = "hyperlax:task", "hyperlax:beat"
 """The system attributes of a trial: the id of the task that trains it, and what that counts up meanwhile."""
-OBJECTIVE, N_TRIALS, SAMPLER, SEED = "hyperlax:objective", "hyperlax:n_trials", "hyperlax:sampler", "hyperlax:seed"
-"""User attributes of a study: the name of its objective, the trials of its run, and how they suggest."""
-FLOW, FILE, RUN, DIRECTORY = "hyperlax:flow", "hyperlax:file", "hyperlax:run", "hyperlax:directory"
-"""User attributes of a study: the name and file of its flow, the id of the run, and the directory that it was last written into."""
+ABOUT = "hyperlax"
+"""The user attribute of a study: a dictionary with what is known of it.
+
+objective: its name. n_trials: those of its run. sampler, seed: how they suggest. flow, file, run: its flow's name and file, the
+run's id. directory: the one that it was last written into.
+"""
 _BEAT_SECONDS = 5.0
 _PATIENCE = 120.0
 """Seconds for which a trial tries to reach the coordinator."""
@@ -91,8 +93,8 @@ def live_trial(
     Raises HyperlaxError if the coordinator cannot be reached, StudyOverError if it has ended.
     """
     with _connected(coordinator_id, address) as (storage, study):
-        about = study.user_attrs
-        study.sampler = SAMPLERS[about[SAMPLER]](about[SEED], derive_seed(about[SEED], *place))
+        about = study.user_attrs[ABOUT]
+        study.sampler = SAMPLERS[about["sampler"]](about["seed"], derive_seed(about["seed"], *place))
         trial = study.ask()
         storage.set_trial_system_attr(trial._trial_id, TASK, task)
         with _alive(storage, trial._trial_id):

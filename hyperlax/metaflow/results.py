@@ -18,7 +18,7 @@ from optuna.samplers import BaseSampler, QMCSampler
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from hyperlax.errors import HyperlaxError, counted
-from hyperlax.metaflow.rendezvous import FILE, FLOW, N_TRIALS, OBJECTIVE, OUTPUT_ROOT, REASON, RUN, TASK
+from hyperlax.metaflow.rendezvous import ABOUT, OUTPUT_ROOT, REASON, TASK
 from hyperlax.tasks import Direction
 
 _WORDS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -143,13 +143,12 @@ def rebuild_study(
     return study
 
 
-def new_study(study: optuna.Study, objective: str, total: int) -> optuna.Study:
+def new_study(study: optuna.Study, objective: str, total: int, **more: Any) -> optuna.Study:
     """Note in a study what it is of: the objective, the trials, and the run of a flow if this is one. Return it."""
-    about: dict[str, Any] = {OBJECTIVE: objective, N_TRIALS: total}
+    about = {"objective": objective, "n_trials": total, **more}
     if current.is_running_flow:
-        about |= {FLOW: current.flow_name, FILE: os.path.abspath(sys.argv[0]), RUN: current.run_id}
-    for name, value in about.items():
-        study.set_user_attr(name, value)
+        about |= {"flow": current.flow_name, "file": os.path.abspath(sys.argv[0]), "run": current.run_id}
+    study.set_user_attr(ABOUT, about)
     return study
 
 

@@ -167,7 +167,7 @@ class Progress(Observer):
             most = max(self.training.backend.slots, training)  # an agent may train before its slots are known
         if training:
             parts["lanes"] = ("" if most is None else f"{training}/") + counted(most or training, words.lane)
-        rate = self.pace.steps_per_second() if words.has_rate else None
+        rate = self.pace.steps_per_second() if words.has_programs else None
         if rate is not None and (training or not preparing):
             parts["rate"] = f"{rate:,.0f} steps/s"
         if preparing:

@@ -274,7 +274,7 @@ class _JsonReporter(Progress):
         )
 
     def _rate(self) -> float | None:
-        has_rate = self.training is None or self.training.words.has_rate
+        has_rate = self.training is None or self.training.words.has_programs
         return self.pace.steps_per_second() if has_rate else None
 
 

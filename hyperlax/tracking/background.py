@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
@@ -18,7 +16,7 @@ from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.stopping import signals_taken
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 2.0
 """Seconds that a study waits at its end without saying so."""
@@ -47,11 +45,10 @@ class BackgroundObserver(Observer):
 
     def __init__(self, writer: Writer, place: str):
         self._writer, self._place = writer, place
-        self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._works: SimpleQueue[tuple[StudyRecord, int | None, str, threading.Event] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=place, daemon=True)
-        self._starting = threading.Lock()
-        self._newest: deque[StudyRecord] = deque(maxlen=1)
-        self._last: StudyRecord | None = None
+        self._newest: StudyRecord | None = None
+        self._has_ended = False
         self._said = ""
 
     def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
@@ -61,69 +58,73 @@ class BackgroundObserver(Observer):
         self._follow(record)
 
     def study_ended(self, snapshot: Callable[[], StudyRecord], status: int) -> None:
-        self._last = None
+        self._has_ended = True
         self._finish(snapshot(), status)
 
     def close(self) -> None:
         """Release the thread. If the study ended by an exception, write its last snapshot as failed."""
-        if self._last is not None:
-            self._finish(self._last, FAILED)
+        if self._newest is not None and not self._has_ended:
+            self._finish(self._newest, FAILED)
         self._works.put(None)
 
     def _follow(self, record: StudyRecord) -> None:
         """Let the writer catch up with the study in the background. If several records wait, only the newest is written."""
-        self._last = record
-        self._newest.append(record)
-        self._begin(self._catch_up)
+        self._newest = record
+        self._begin(record, None, "What is missing is written with the next super-batch.")
+
+    def _begin(self, record: StudyRecord, status: int | None, later: str) -> threading.Event:
+        """Let the thread write a record. Return what is set when that is done.
+
+        status: of the end, None before it. later: says when a part that fails is written.
+        """
+        if self._thread.ident is None:
+            self._thread.start()
+        done = threading.Event()
+        self._works.put((record, status, later, done))
+        return done
 
     def _work(self) -> None:
         while (work := self._works.get()) is not None:
-            work()
-
-    def _begin(self, work: Callable[[], None]) -> None:
-        with self._starting:  # pages are written in a thread of their own
-            if self._thread.ident is None:
-                self._thread.start()
-        self._works.put(work)
-
-    def _catch_up(self) -> None:
-        if self._newest:
-            later = "What is missing is written with the next super-batch."
-            record = self._newest.pop()
-            self._write(partial(self._writer.follow, record), record.directory, later)
+            record, status, later, done = work
+            if status is not None or record is self._newest:
+                self._write(record, status, later)
+            done.set()
 
     def _finish(self, record: StudyRecord, status: int) -> None:
         """Write for the last time, and wait until that is done, takes too long, or a signal asks to stop."""
-        done, signals = threading.Event(), signals_taken()
+        signals = signals_taken()
         later = f"What is missing is written when the study is resumed: {resume_command(record.directory)}"
-        self._begin(partial(self._write, partial(self._writer.end, record, status), record.directory, later))
-        self._begin(done.set)
+        done = self._begin(record, status, later)
         if done.wait(SILENT_SECONDS):
             return
-        log.info("Waiting for %s, %.0f seconds at most.", self._place, LONGEST_SECONDS)
+        _log.info("Waiting for %s, %.0f seconds at most.", self._place, LONGEST_SECONDS)
         until = time.monotonic() + LONGEST_SECONDS
         while not done.wait(0.2):
             if signals_taken() > signals or time.monotonic() > until or not self._thread.is_alive():
-                log.warning("%s does not have everything of the study yet. %s", in_sentence(self._place), later)
+                _log.warning("%s does not have everything of the study yet. %s", in_sentence(self._place), later)
                 return
 
-    def _write(self, work: Callable[[], None], study: Path, later: str) -> None:
-        """Do the work, or log in one line why it failed. Do not log the same error twice in a row.
+    def _write(self, record: StudyRecord, status: int | None, later: str) -> None:
+        """Let the writer write, or log in one line why it failed. Do not log the same error twice in a row.
 
         A study that was moved or removed says so itself.
         """
         try:
-            work()
+            if status is None:
+                self._writer.follow(record)
+            else:
+                self._writer.end(record, status)
             self._said = ""
         except Exception as error:  # it may raise anything, and none of it is the study's fault
-            log.debug("The fault in full:", exc_info=True)
+            _log.debug("The fault in full:", exc_info=True)
             fault = f"{in_sentence(self._place)} could not be written: {in_one_line(error)} The study is not affected. {later}"
-            if fault != self._said and study.is_dir():
-                log.warning("%s", fault)
+            if fault != self._said and record.directory.is_dir():
+                _log.warning("%s", fault)
             self._said = fault
 
 
 def in_one_line(error: Exception) -> str:
+    """Return an error as a sentence that is not too long."""
     text = " ".join(str(error).split()) or "it gave no reason"
     shown = text if len(text) <= _LONGEST_FAULT else f"{text[:_LONGEST_FAULT]}..."
     kind = "" if isinstance(error, HyperlaxError) else f"{type(error).__name__}: "

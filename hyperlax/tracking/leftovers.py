@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,7 @@ from hyperlax.tracking.addresses import reason_of
 from hyperlax.tracking.mirror_place import Mirror, is_copy, mirror_of
 from hyperlax.tracking.place import Place, place_of
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _SECONDS = 30.0
 """Maximum seconds to wait for a server."""
 
@@ -107,22 +108,17 @@ def _holds(mirror: Mirror) -> bool:
         return study is not None
 
 
-def _in_time(work: Callable[[], T]) -> T:
+def _in_time(work: Callable[[], _T]) -> _T:
     """Return what the work returns. Raises TimeoutError if a server lets it wait too long."""
-    results: list[T] = []
-    faults: list[Exception] = []
+    answer = Future[_T]()
 
     def run() -> None:
         try:
-            results.append(work())
+            answer.set_result(work())
         except Exception as error:
-            faults.append(error)
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(_SECONDS)
-    if faults:
-        raise faults[0]
-    if not results:
+    threading.Thread(target=run, daemon=True).start()
+    if not wait([answer], _SECONDS).done:
         raise TimeoutError(f"no answer in {_SECONDS:.0f} seconds")
-    return results[0]
+    return answer.result()

@@ -11,7 +11,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
 from hyperlax.tracking.addresses import reason_of
 from hyperlax.tracking.background import BackgroundObserver
-from hyperlax.tracking.mirror_place import DIRECTORY, MARK, Mirror, check_mirror, close, connect, mirror_of
+from hyperlax.tracking.mirror_place import DIRECTORY, MARK, Mirror, check_mirror, mirror_of
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def mirror_observers(given: str | None, study_name: str, root: Path, is_new: bool) -> list[Observer]:
@@ -49,7 +49,7 @@ class MirrorWriter:
     """A writer of one study to its mirror. The last fault names the trials that are missing there; the next call reconnects."""
 
     def __init__(self, mirror: Mirror):
-        self._mirror = mirror
+        self._mirror, self._connection = mirror, ExitStack()
         self._storage: BaseStorage | None = None
         self._study: optuna.Study | None = None
         self._there: dict[int, tuple[str, str]] = {}
@@ -97,7 +97,7 @@ class MirrorWriter:
     def _open(self, record: StudyRecord, attributes: Mapping[str, Any]) -> optuna.Study:
         """Connect, and return the study there. Makes it if there is none."""
         mirror = self._mirror
-        self._storage = connect(mirror.address)
+        self._storage = self._connection.enter_context(mirror.opened())
         mirror.write()
         self._study = study = mirror.study_in(self._storage) or self._create(record)
         _describe(study, {MARK: mirror.mark, DIRECTORY: str(record.directory.absolute()), **attributes}, record)
@@ -105,7 +105,7 @@ class MirrorWriter:
         self._there = {number: _result(trial) for trial in found if (number := own_number(trial)) is not None}
         self._others = len(found) - len(self._there)
         if not self._is_announced:
-            log.info("Mirrored as study %s in %s.", mirror.study_name, mirror.shown)
+            _log.info("Mirrored as study %s in %s.", mirror.study_name, mirror.shown)
             self._is_announced = True
         return study
 
@@ -119,20 +119,19 @@ class MirrorWriter:
         """Write the study there again, since a trial that has ended cannot be changed. It stays if others added trials to it."""
         named = f"{noun(len(changed), 'trial')} {spans([trial.number for trial in changed])}"
         if self._others:
-            log.warning(
+            _log.warning(
                 "The mirror keeps earlier results of %s: other programs added trials to the study there.", named
             )
             self._there |= {trial.number: _result(trial) for trial in changed}
             return study
         assert self._storage is not None
         optuna.delete_study(study_name=study.study_name, storage=self._storage)
-        log.info("The mirror is written again, since %s ended otherwise.", named)
+        _log.info("The mirror is written again, since %s ended otherwise.", named)
         self._close()
         return self._open(record, attributes)
 
     def _close(self) -> None:
-        if self._storage is not None:
-            close(self._storage)
+        self._connection.close()
         self._storage = self._study = None
 
 

@@ -84,11 +84,13 @@ class Mirror:
     @contextmanager
     def opened(self) -> Iterator[BaseStorage]:
         """Yield the storage, with Optuna's tables."""
-        storage = connect(self.address)
+        storage = _connect(self.address)
         try:
             yield storage
         finally:
-            close(storage)
+            if isinstance(storage, RDBStorage):
+                storage.remove_session()
+                storage.engine.dispose()
 
     def study_in(self, storage: BaseStorage) -> optuna.Study | None:
         """Return the study there, None if there is none. Raises HyperlaxError if another one has its name."""
@@ -189,7 +191,7 @@ def _checked(address: str, asked_by: str) -> str:
         raise OptionError("mirror", f"{asked_by} {{0}}: {{1}}", shown, problem) from error
 
 
-def connect(address: str) -> BaseStorage:
+def _connect(address: str) -> BaseStorage:
     """Return a storage, connected. Raises HyperlaxError if another program's tables are there."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if "://" not in address:
@@ -205,9 +207,3 @@ def connect(address: str) -> BaseStorage:
     if "alembic_version" in tables and "studies" not in tables:
         raise HyperlaxError(f"holds tables of another program ({', '.join(sorted(tables)[:4])}, ...)")
     return RDBStorage(address, engine_kwargs=arguments)
-
-
-def close(storage: BaseStorage) -> None:
-    if isinstance(storage, RDBStorage):
-        storage.remove_session()
-        storage.engine.dispose()

@@ -23,24 +23,25 @@ from hyperlax.backends.base import EngineConfig
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError
 from hyperlax.files import decode
 from hyperlax.outputs import directory_of, run_file
+from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.observer import Observer
-from hyperlax.study.record import StudyRecord
+from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.tasks import Command
+from hyperlax.tracking.addresses import reason_of
 from hyperlax.tracking.background import BackgroundObserver, in_one_line
 from hyperlax.tracking.entries import (
-    BATCH,
-    REASON,
-    STATE,
+    MARK,
+    STATUS,
     TRIAL,
     Point,
-    Standing,
-    TrialEntry,
     artifacts,
-    in_chunks,
     mark_of,
+    params_of,
+    points_of,
     standing,
     study_params,
-    trial_entry,
+    tags_of,
+    times_of,
     with_curves,
 )
 from hyperlax.tracking.place import Place
@@ -49,15 +50,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
     from mlflow.entities import Run  # pyright: ignore[reportMissingImports]
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
 """Seconds in which a server has to answer: one that is dead costs them at the end of a study."""
 STUDY = "hyperlax.study"
 PARENT = "mlflow.parentRunId"
-ENDED = {0: "FINISHED", **dict.fromkeys(STOPPED, "KILLED")}
+_ENDED = {0: "FINISHED", **dict.fromkeys(STOPPED, "KILLED")}
 """A process's exit status -> that of the parent run; FAILED for any other."""
-_MOST_TAGS, _MOST_PARAMS, _MOST_METRICS = 100, 100, 1000
+_MOST = {"params": 100, "metrics": 1000, "tags": 100}
 """Maximum numbers that MLflow takes in one call."""
 _PAGE = 1000
 _OF_THE_BEST = ("best.", "best_trial", "pareto_front", "confirmed")
@@ -88,7 +89,7 @@ def with_runs(place: Place | None, config: EngineConfig) -> EngineConfig:
     try:
         runs = {"uri": place.uri, "experiment": _experiment(connect(place), place)}
     except Exception as error:  # MLflow may raise anything
-        log.warning("Commands get no run in MLflow: %s", place.hidden(in_one_line(error)))
+        _log.warning("Commands get no run in MLflow: %s", place.hidden(in_one_line(error)))
         return config
     if place.path.parent.is_dir():
         place.write()  # for agents, which read it
@@ -100,46 +101,43 @@ class MlflowWriter:
 
     def __init__(self, place: Place):
         self._place = place
-        self._run: StudyRun | None = None
+        self._run: _ParentRun | None = None
         self._is_announced = False
 
     def follow(self, record: StudyRecord) -> None:
         """Write every ended trial that is not written yet, the state of the study, and its pages if they are new."""
-        try:
-            with self._hiding():
-                self._run = self._run or self._open(record)
-                self._run.catch_up(record)
-        except BaseException:
-            self._run = None
-            raise
+        with self._reconnecting():
+            self._run = self._run or self._open(record)
+            self._run.catch_up(record)
 
     def end(self, record: StudyRecord, status: int) -> None:
         """Write the same, and end the parent run."""
         self.follow(record)
         assert self._run is not None
-        with self._hiding():
-            self._run.end(ENDED.get(status, "FAILED"))
+        with self._reconnecting():
+            self._run.end(_ENDED.get(status, "FAILED"))
 
     @contextmanager
-    def _hiding(self) -> Iterator[None]:
-        """Raise HyperlaxError in place of an exception whose message shows the address's password."""
+    def _reconnecting(self) -> Iterator[None]:
+        """Forget the connection after an exception, and raise HyperlaxError in place of one that shows the address's password."""
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
+            self._run = None
             shown = self._place.hidden(str(error))
             if shown == str(error):
                 raise
             raise HyperlaxError(shown) from None
 
-    def _open(self, record: StudyRecord) -> StudyRun:
+    def _open(self, record: StudyRecord) -> _ParentRun:
         self._place.write_if_new()
         client = connect(self._place)
         experiment = _experiment(client, self._place)
         parent = _parent(client, experiment, self._place.study, record)
         self._place.write()
-        run = StudyRun(client, experiment, parent)
+        run = _ParentRun(client, experiment, parent)
         if not self._is_announced:
-            log.info("Tracked in MLflow, experiment %s. %s", self._place.experiment, _how_to_look(self._place))
+            _log.info("Tracked in MLflow, experiment %s. %s", self._place.experiment, _how_to_look(self._place))
             self._is_announced = True
         return run
 
@@ -153,7 +151,7 @@ class _Found:
     is_whole: bool
 
 
-class StudyRun:
+class _ParentRun:
     """The parent run of a study and its trials' runs in MLflow, as far as this process knows."""
 
     def __init__(self, client: MlflowClient, experiment: str, run: Run):
@@ -170,8 +168,8 @@ class StudyRun:
         ended = sorted((trial for trial in record.trials if trial.state != "RUNNING"), key=lambda trial: trial.number)
         missing = [trial for trial in ended if not self._has(trial.number, mark_of(record, trial))]
         for trial, curve in with_curves(missing):
-            self._write_trial(trial_entry(record, trial, curve), directory_of(record.directory, trial.number))
-        self._write_standing(standing(record))
+            self._write_trial(record, trial, curve)
+        self._write_standing(*standing(record))
         self._send(record.directory)
 
     def end(self, status: str) -> None:
@@ -182,27 +180,27 @@ class StudyRun:
         found = self._trials.get(number)
         return found is not None and found.is_whole and found.mark == mark
 
-    def _write_trial(self, entry: TrialEntry, own: Path) -> None:
-        """Begin, fill and end a trial's run. Delete a run of an earlier result of the trial. own: the trial's directory."""
-        mark = {name: entry.tags[name] for name in (STATE, REASON, BATCH) if name in entry.tags}
-        found, points = self._trials.get(entry.number), entry.points
+    def _write_trial(self, record: StudyRecord, trial: TrialRecord, curve: LearningCurve | None) -> None:
+        """Begin, fill and end a trial's run. Delete a run of an earlier result of the trial."""
+        number, mark = trial.number, mark_of(record, trial)
+        found, points = self._trials.get(number), points_of(record, trial, curve)
         if found and found.mark != mark:
             self._client.delete_run(found.run)
             found = None
-        tags, params = {**entry.tags, PARENT: self._id}, entry.params
-        if found is None and (made := self._of_command(own)):
-            found = self._trials[entry.number] = _Found(made.info.run_id, mark, False)
+        tags, params = {**tags_of(record, trial), PARENT: self._id}, params_of(trial)
+        began, ended = times_of(trial.batch_directory)
+        if found is None and (made := self._of_command(directory_of(record.directory, number))):
+            found = self._trials[number] = _Found(made.info.run_id, mark, False)
             self._client.update_run(found.run, status="RUNNING")
             self._log(found.run, tags=tags)
             params = {name: value for name, value in params.items() if name not in made.data.params}
         if found:
             points = self._unwritten(found.run, points)
         else:
-            name = f"trial {entry.number}"
-            run = self._client.create_run(self._experiment, start_time=entry.began, tags=tags, run_name=name)
-            found = self._trials[entry.number] = _Found(run.info.run_id, mark, False)
-        self._log(found.run, params, points, at=entry.ended)
-        self._client.set_terminated(found.run, entry.status, end_time=entry.ended)
+            run = self._client.create_run(self._experiment, start_time=began, tags=tags, run_name=f"trial {number}")
+            found = self._trials[number] = _Found(run.info.run_id, mark, False)
+        self._log(found.run, params, points, at=ended)
+        self._client.set_terminated(found.run, STATUS[trial.state], end_time=ended)
         found.is_whole = True
 
     def _of_command(self, own: Path) -> Run | None:
@@ -213,13 +211,13 @@ class StudyRun:
         run = self._client.get_run(decode(path, dict)["run"])
         return run if run.info.lifecycle_stage == "active" else None
 
-    def _write_standing(self, now: Standing) -> None:
+    def _write_standing(self, tags: Mapping[str, str], points: Sequence[Point]) -> None:
         """Write the parent's tags, and its metrics if the tags of the study's state have changed."""
-        new = {name: value for name, value in now.tags.items() if self._tags.get(name) != value}
+        new = {name: value for name, value in tags.items() if self._tags.get(name) != value}
         if new.keys() & _STANDINGS:
-            self._log(self._id, points=self._unwritten(self._id, now.points))
+            self._log(self._id, points=self._unwritten(self._id, points))
         self._log(self._id, tags=new)
-        outdated = [name for name in self._tags if name not in now.tags and name.startswith(_OF_THE_BEST)]
+        outdated = [name for name in self._tags if name not in tags and name.startswith(_OF_THE_BEST)]
         for name in outdated:
             self._client.delete_tag(self._id, name)
         self._tags = {name: value for name, value in {**self._tags, **new}.items() if name not in outdated}
@@ -254,13 +252,14 @@ class StudyRun:
         from mlflow.entities import Metric, Param, RunTag  # pyright: ignore[reportMissingImports]
 
         when = int(time.time() * 1000) if at is None else at
-        metrics = [Metric(point.name, point.value, when, point.step) for point in points]
-        for some in in_chunks([Param(name, value) for name, value in (params or {}).items()], _MOST_PARAMS):
-            self._client.log_batch(run, params=some, synchronous=True)
-        for some in in_chunks(metrics, _MOST_METRICS):
-            self._client.log_batch(run, metrics=some, synchronous=True)
-        for some in in_chunks([RunTag(name, value) for name, value in (tags or {}).items()], _MOST_TAGS):
-            self._client.log_batch(run, tags=some, synchronous=True)
+        items: dict[str, list[Any]] = {
+            "params": [Param(name, value) for name, value in (params or {}).items()],
+            "metrics": [Metric(point.name, point.value, when, point.step) for point in points],
+            "tags": [RunTag(name, value) for name, value in (tags or {}).items()],
+        }
+        for kind, most in _MOST.items():
+            for start in range(0, len(items[kind]), most):
+                self._client.log_batch(run, **{kind: items[kind][start : start + most]}, synchronous=True)
 
     def _find_trials(self) -> dict[int, _Found]:
         """Return the existing runs of trials. A lost reply can leave several of one trial: keep a whole one, delete the others."""
@@ -269,7 +268,7 @@ class StudyRun:
             tags = run.data.tags
             if not tags.get(TRIAL, "").isdecimal():
                 continue
-            mark = {name: tags[name] for name in (STATE, REASON, BATCH) if name in tags}
+            mark = {name: tags[name] for name in MARK if name in tags}
             this = _Found(run.info.run_id, mark, run.info.status != "RUNNING")
             number = int(tags[TRIAL])
             other = found.setdefault(number, this)
@@ -289,15 +288,14 @@ def _try_local(place: Place) -> None:
             with closing(sqlite3.connect(place.database)) as database:
                 database.execute("SELECT name FROM sqlite_master").fetchall()
     except sqlite3.OperationalError as busy:
-        log.debug("The database is in use: %s", busy)
+        _log.debug("The database is in use: %s", busy)
     except Exception as error:  # MLflow may raise anything
-        reason = " ".join(str(error).split()).split(". ")[0].removesuffix(".")
         raise OptionError(
             "tracking_uri",
             "MLflow {0} cannot write to {1}: {2}. Give {tracking_uri} sqlite:///FILE, e.g. sqlite:///mlflow.db, or {track} none.",
             metadata.version("mlflow"),
             place.shown,
-            reason,
+            reason_of(error, place.uri),
         ) from error
 
 
@@ -306,7 +304,7 @@ def _refuse_dead(place: Place) -> None:
     if (server := place.server) is None:
         return
     try:
-        socket.create_connection(server, timeout=ANSWER_SECONDS).close()
+        socket.create_connection(server, timeout=_ANSWER_SECONDS).close()
     except OSError as error:
         raise HyperlaxError(f"{place.shown} does not answer ({error.strerror or error}).") from error
 

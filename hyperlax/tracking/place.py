@@ -29,7 +29,7 @@ from hyperlax.tracking.addresses import (
     without_secrets,
 )
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 _STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
@@ -170,7 +170,7 @@ def with_address(config: EngineConfig, found: Path | str) -> EngineConfig:
         address = _address_for_agents(found / TRACKING) if isinstance(found, Path) else _address_here(found)
         return replace(config, mlflow={**config.mlflow, "uri": address})
     except UsageError as error:
-        log.warning("Commands get no run in MLflow: %s", error)
+        _log.warning("Commands get no run in MLflow: %s", error)
         return replace(config, mlflow=None)
 
 

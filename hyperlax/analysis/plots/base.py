@@ -57,7 +57,7 @@ class Plot:
       name: Name of its file, without `.html`.
       title: Heading.
       caption: How to read it. In both, {aggregate} is replaced by the name of the aggregate over a trial's seeds, {by} by the order
-        of the best trials if there are several objectives, {lane}, {row} and {waits} by the study's `Words`.
+        of the best trials if there are several objectives, and others by the study's `Words`.
       figure: Draws it. Raises NothingToShow if data is missing.
       applies: Whether a study has such a plot at all.
       otherwise: Reason to show for a study to which it does not apply.
@@ -82,13 +82,11 @@ class Plot:
 
     def drawing(self, study: StudyData) -> Drawing:
         """Draw for a page. If that fails, log the error and return it in the plot's place."""
-        record, words = study.record, study.record.scale.words
+        record = study.record
         said = {
-            "aggregate": aggregate_in_words(record.arguments["aggregate"], record.scale),
+            "aggregate": aggregate_in_words(record),
             "by": " by the first objective, those of the Pareto front first" if has_front(record) else "",
-            "lane": words.lane,
-            "row": words.row,
-            "waits": words.waits,
+            **vars(record.scale.words),
         }
         caption = self.caption.format(**said) + (_left_out(study) if self.is_of_points else "")
         frame = (self.name, self.title.format(**said), caption, self.min_width)
@@ -211,15 +209,26 @@ class Coordinate:
         values = _log_ticks(*self.domain)
         return [math.log10(value) for value in values], [_short(value) for value in values]
 
-    def range(self) -> list[float]:
-        """Return both ends of the axis; categories get half a place of margin."""
+    def range(self, margin: float = 0.0) -> list[float]:
+        """Return both ends of the axis. margin: of an axis of numbers, as a share of it; categories get half a place."""
         if self.choices:
             return [-0.5, len(self.choices) - 0.5]
-        return [self.position(self.domain[0]), self.position(self.domain[1])]
+        low, high = map(self.position, self.domain)
+        more = margin * (high - low) if low < high else 0.5
+        return [low - more, high + more]
+
+    def settings(self, margin: float = 0.0) -> dict[str, Any]:
+        """Return the range and the ticks, as plotly names them. margin: as in `range`."""
+        return {"range": self.range(margin), **dict(zip(("tickvals", "ticktext"), self.ticks() or (), strict=False))}
 
 
-def coordinate(name: str, label: str, distribution: dict[str, Any]) -> Coordinate:
-    """Return the axis of one entry of the search space."""
+def coordinates(space: dict[str, dict[str, Any]]) -> dict[str, Coordinate]:
+    """Return the axis of each entry of a search space."""
+    short = short_names(space)
+    return {name: _coordinate(name, short[name], distribution) for name, distribution in space.items()}
+
+
+def _coordinate(name: str, label: str, distribution: dict[str, Any]) -> Coordinate:
     if distribution["type"] == "Categorical":
         choices = tuple(json.dumps(value) for value in distribution["values"])
         labels = tuple(plain(format_value(value)) for value in distribution["values"])

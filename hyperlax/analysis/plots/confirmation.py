@@ -33,21 +33,18 @@ def _add_seeds(figure: Figure, confirmation: Confirmation, shown: list[Confirmed
         (_row(ours), seed, value) for ours in shown for seed, value in enumerate(ours.per_seed[confirmation.metric])
     ]
     figure.add(
-        "scatter",
         x=[value for _, _, value in points],
         y=[row for row, _, _ in points],
         mode="markers",
         name="a new seed",
         marker={"color": POINT, "size": 7, "opacity": 0.45},
         hovertext=[f"{row}, seed {seed}: {format_number(value)}" for row, seed, value in points],
-        hoverinfo="text",
     )
 
 
 def _add_means(figure: Figure, confirmation: Confirmation, shown: list[Confirmed]) -> None:
     means = [mean_interval(ours.per_seed[confirmation.metric]) for ours in shown]
     figure.add(
-        "scatter",
         x=[mean.estimate for mean in means],
         y=[_row(ours) for ours in shown],
         error_x={
@@ -63,21 +60,18 @@ def _add_means(figure: Figure, confirmation: Confirmation, shown: list[Confirmed
         hovertext=[
             f"{_row(ours)}: {format_number(mean.estimate)} {mean}" for ours, mean in zip(shown, means, strict=True)
         ],
-        hoverinfo="text",
     )
 
 
 def _add_claims(figure: Figure, shown: list[Confirmed]) -> None:
     claims = [(_row(ours), ours.claimed) for ours in shown if ours.claimed is not None]
     figure.add(
-        "scatter",
         x=[claimed for _, claimed in claims],
         y=[row for row, _ in claims],
         mode="markers",
         name="claimed by the search",
         marker={"color": MUTED, "size": 11, "symbol": "diamond-open", "line": {"width": 2.5}},
         hovertext=[f"{row}: the search claimed {format_number(claimed)}" for row, claimed in claims],
-        hoverinfo="text",
     )
 
 

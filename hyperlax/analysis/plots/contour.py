@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.analysis.labels import short_names, with_unit
-from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate, hover_texts
+from hyperlax.analysis.labels import with_unit
+from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinates, hover_texts
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord, TrialRecord, complete_trials
@@ -31,19 +31,16 @@ def _figure(study: StudyData) -> Figure:
             "The two most important hyperparameters are not known. That takes two that are searched and at least "
             f"{FEWEST_FOR_IMPORTANCES} COMPLETE trials with values that differ; the study has {len(trials)}."
         )
-    short = short_names(record.space)
-    across, up = (
-        coordinate(name, short[name], record.space[name])
-        for name in sorted(shares, key=lambda name: shares[name], reverse=True)[:2]
-    )
+    axes = coordinates(record.space)
+    across, up = (axes[name] for name in sorted(shares, key=lambda name: shares[name], reverse=True)[:2])
     x, y = ([axis.position(trial.params[axis.name]) for trial in trials] for axis in (across, up))
     values = np.array([trial.values[leading] for trial in trials])
     colors = {"colorscale": SCALE, "reversescale": direction == "minimize"}
     figure = Figure()
-    figure.add("heatmap", **_areas((across, up), np.array([x, y]), values, with_unit(leading, record.scale), colors))
-    figure.add("scatter", **_points(record, (across, up), study.drawn, (values.min(), values.max()), colors))
-    figure.update_x(**_axis(across))
-    figure.update_y(**_axis(up))
+    figure.add(**_areas((across, up), np.array([x, y]), values, with_unit(leading, record.scale), colors))
+    figure.add(**_points(record, (across, up), study.drawn, (values.min(), values.max()), colors))
+    figure.update_x(title={"text": across.label}, showgrid=False, **across.settings(margin=0.02))
+    figure.update_y(title={"text": up.label}, showgrid=False, **up.settings(margin=0.02))
     figure.layout["height"] = 520
     return figure
 
@@ -53,6 +50,7 @@ def _areas(
 ) -> dict[str, Any]:
     means = surface(axes, positions, values)
     return {
+        "kind": "heatmap",
         "x": _edges(axes[0]).tolist(),
         "y": _edges(axes[1]).tolist(),
         "z": [[None if np.isnan(value) else float(f"{value:.6g}") for value in row] for row in means],
@@ -76,13 +74,12 @@ def _points(
     x, y = ([axis.position(trial.params[axis.name]) for trial in trials] for axis in axes)
     leading, line = next(iter(record.objectives)), {"width": 1, "color": "#ffffff"}
     marker = {"color": [trial.values[leading] for trial in trials], "cmin": ends[0], "cmax": ends[1], "size": 8}
-    hover = {"hovertext": hover_texts(record, trials), "hoverinfo": "text"}
     return {
         "x": x,
         "y": y,
         "mode": "markers",
         "marker": {**marker, "line": line, **colors},
-        **hover,
+        "hovertext": hover_texts(record, trials),
         "showlegend": False,
     }
 
@@ -119,19 +116,7 @@ def _distances(axis: Coordinate, positions: np.ndarray) -> np.ndarray:
 def _edges(axis: Coordinate) -> np.ndarray:
     """Return float64[cells + 1]: the ends of the cells."""
     low, high = axis.range()
-    if low == high:
-        low, high = low - 0.5, high + 0.5
     return np.linspace(low, high, (len(axis.choices) or _CELLS) + 1)
-
-
-def _axis(axis: Coordinate) -> dict[str, Any]:
-    edges = _edges(axis)
-    margin = 0.0 if axis.choices else 0.02 * (edges[-1] - edges[0])
-    settings: dict[str, Any] = {"title": {"text": axis.label}, "range": [edges[0] - margin, edges[-1] + margin]}
-    settings["showgrid"] = False
-    if ticks := axis.ticks():
-        settings["tickvals"], settings["ticktext"] = ticks
-    return settings
 
 
 PLOT = Plot(

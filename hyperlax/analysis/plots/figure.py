@@ -35,10 +35,11 @@ class Figure:
         if titles:
             self.layout["annotations"] = [self._title(cell, text, font) for cell, text in enumerate(titles)]
 
-    def add(self, kind: str, cell: int = 0, **trace: Any) -> None:
-        """Add a trace of a kind, e.g. "scatter". Entries that are None are left to plotly."""
+    def add(self, cell: int = 0, kind: str = "scatter", **trace: Any) -> None:
+        """Add a trace to a cell. Entries that are None are left to plotly. Of points with hover texts nothing else is shown."""
         axes = {"xaxis": f"x{suffix(cell)}", "yaxis": f"y{suffix(cell)}"} if cell else {}
-        self.data.append({"type": kind, **_known(trace), **axes})
+        hover = {"hoverinfo": "text"} if "hovertext" in trace else {}
+        self.data.append({"type": kind, **_known(trace), **hover, **axes})
 
     def update_x(self, cell: int | None = None, **settings: Any) -> None:
         """Set properties of the x axis of one cell, or of all."""

@@ -24,7 +24,6 @@ def _figure(study: StudyData) -> Figure:
         raise NothingToShow(f"All trials are equal in {flat[0]}.")
     figure = Figure()
     figure.add(
-        "scatter",
         x=[trial.number for trial in trials],
         y=_shares((points - ideal) / (ideal - worst)),
         mode="lines",

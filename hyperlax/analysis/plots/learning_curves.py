@@ -52,7 +52,6 @@ def _add(figure: Figure, trial: TrialRecord, curve: LearningCurve, line: list[fl
     if curve.returns.shape[1] > 1:
         low, high = curve.returns.min(axis=1).tolist(), curve.returns.max(axis=1).tolist()
         figure.add(
-            "scatter",
             x=steps + steps[::-1],
             y=high + low[::-1],
             fill="toself",
@@ -65,7 +64,6 @@ def _add(figure: Figure, trial: TrialRecord, curve: LearningCurve, line: list[fl
         )
     name = f"trial {trial.number}"
     figure.add(
-        "scatter",
         x=steps,
         y=line,
         mode="lines",
@@ -80,7 +78,6 @@ def _add(figure: Figure, trial: TrialRecord, curve: LearningCurve, line: list[fl
 def _add_reference(figure: Figure, name: str, value: float, end: int) -> None:
     label = f"{name}: {format_number(value)}"
     figure.add(
-        "scatter",
         x=[0, end],
         y=[value, value],
         mode="lines",

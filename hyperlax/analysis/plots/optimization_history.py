@@ -24,7 +24,6 @@ def _figure(study: StudyData) -> Figure:
         winning = np.where([trial.feasible for trial in trials], values, worst)
         best = np.minimum.accumulate(winning) if direction == "minimize" else np.maximum.accumulate(winning)
         figure.add(
-            "scatter",
             row,
             x=[trial.number for trial in drawn],
             y=[trial.values[name] for trial in drawn],
@@ -32,11 +31,9 @@ def _figure(study: StudyData) -> Figure:
             name="trial",
             marker={"color": POINT, "size": 8, "opacity": 0.75},
             hovertext=texts,
-            hoverinfo="text",
             showlegend=row == 0,
         )
         figure.add(
-            "scatter",
             row,
             x=[trial.number for trial in trials],
             y=[value if np.isfinite(value) else None for value in best.tolist()],

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hyperlax.analysis.labels import short_names
-from hyperlax.analysis.plots.base import Coordinate, NothingToShow, coordinate
+from hyperlax.analysis.plots.base import Coordinate, NothingToShow, coordinates
 from hyperlax.analysis.plots.figure import Figure, suffix
 from hyperlax.study.record import StudyRecord
 
@@ -37,8 +36,7 @@ def panels(
     """
     if not record.space:
         raise NothingToShow("The recipe searches no hyperparameter.")
-    short = short_names(record.space)
-    axes = [coordinate(name, short[name], distribution) for name, distribution in record.space.items()]
+    axes = list(coordinates(record.space).values())
     figure = _empty(axes, titles, _WIDE, share_y, head=110, font=13)
     figure.layout["meta"] = {"narrow": _empty(axes, titles, _NARROW, share_y, head=50, font=10).layout}
     for block in range(len(titles)):
@@ -58,7 +56,7 @@ def _empty(axes: Sequence[Coordinate], titles: Sequence[str], most: int, share_y
     figure = Figure(places, (0.16 / columns, 0.4 / rows), [axis.label for axis in axes] * len(titles), font)
     for cell, (_, column) in enumerate(places):
         block, index = divmod(cell, len(axes))
-        figure.update_x(cell, **_axis(axes[index]))
+        figure.update_x(cell, **axes[index].settings(margin=0.04))
         if index and share_y:
             figure.update_y(cell, matches=f"y{suffix(block * len(axes))}")
         if column and share_y:
@@ -67,13 +65,3 @@ def _empty(axes: Sequence[Coordinate], titles: Sequence[str], most: int, share_y
             figure.update_y(cell, title={"text": titles[block].replace(" (", "<br>("), "font": {"size": 12}})
     figure.layout |= {"height": head + 60 + _HEIGHT * rows, "margin": {"t": head}}
     return figure
-
-
-def _axis(axis: Coordinate) -> dict[str, Any]:
-    low, high = axis.range()
-    margin = 0.0 if axis.choices else 0.04 * (high - low)
-    settings: dict[str, Any] = {"range": [low - margin, high + margin]}
-    ticks = axis.ticks()
-    if ticks:
-        settings["tickvals"], settings["ticktext"] = ticks
-    return settings

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyperlax.analysis.labels import short_names
-from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate, several_complete
+from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinates, several_complete
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.record import TrialRecord
@@ -18,13 +17,12 @@ def _figure(study: StudyData) -> Figure:
     trials = study.drawn
     if not record.space:
         raise NothingToShow("The recipe searches no hyperparameter.")
-    short = short_names(record.space)
     dimensions = [_objective(name, trials) for name in record.objectives]
-    dimensions += [_parameter(coordinate(name, short[name], space), trials) for name, space in record.space.items()]
+    dimensions += [_parameter(axis, trials) for axis in coordinates(record.space).values()]
     leading, direction = next(iter(record.objectives.items()))
     figure = Figure()
     figure.add(
-        "parcoords",
+        kind="parcoords",
         dimensions=dimensions,
         labelangle=-25,
         labelside="top",
@@ -49,15 +47,8 @@ def _objective(name: str, trials: list[TrialRecord]) -> dict[str, Any]:
 
 
 def _parameter(axis: Coordinate, trials: list[TrialRecord]) -> dict[str, Any]:
-    dimension: dict[str, Any] = {
-        "label": axis.label,
-        "values": [axis.position(trial.params[axis.name]) for trial in trials],
-        "range": axis.range(),
-    }
-    ticks = axis.ticks()
-    if ticks:
-        dimension["tickvals"], dimension["ticktext"] = ticks
-    return dimension
+    values = [axis.position(trial.params[axis.name]) for trial in trials]
+    return {"label": axis.label, "values": values, **axis.settings()}
 
 
 PLOT = Plot(

@@ -21,8 +21,8 @@ def _figure(study: StudyData) -> Figure:
     for row, shares in enumerate(shown.values()):
         rising = sorted(shares.items(), key=lambda item: item[1])
         figure.add(
-            "bar",
             row,
+            kind="bar",
             x=[share for _, share in rising],
             y=[plain(short.get(name, name)) for name, _ in rising],
             orientation="h",

@@ -58,7 +58,6 @@ def _add(
     legend: bool,
 ) -> None:
     figure.add(
-        "scatter",
         cell,
         x=[trial.values[across] for trial in trials],
         y=[trial.values[up] for trial in trials],
@@ -68,7 +67,6 @@ def _add(
         legendgroup=name,
         showlegend=legend,
         hovertext=hover_texts(record, trials),
-        hoverinfo="text",
     )
 
 
@@ -77,7 +75,6 @@ def _add_staircase(figure: Figure, record: StudyRecord, front: list[TrialRecord]
     line = sorted((trial.values[across], trial.values[up]) for trial in front)
     shape = "hv" if record.objectives[across] == "minimize" else "vh"
     figure.add(
-        "scatter",
         x=[x for x, _ in line],
         y=[y for _, y in line],
         mode="lines",

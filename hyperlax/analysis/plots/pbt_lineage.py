@@ -61,14 +61,12 @@ def _points(
 ) -> None:
     if trials:
         figure.add(
-            "scatter",
             x=[trial.number // lineage.members + 1 for trial in trials],
             y=[trial.number % lineage.members for trial in trials],
             mode="markers",
             name=name,
             marker=marker,
             hovertext=texts,
-            hoverinfo="text",
         )
 
 
@@ -82,7 +80,7 @@ def _lines(
         y += [*(number % lineage.members for number in pair), None]
     if x:
         line = {"color": color, "width": width}
-        figure.add("scatter", x=x, y=y, mode="lines", name=name, line=line, hoverinfo="skip")
+        figure.add(x=x, y=y, mode="lines", name=name, line=line, hoverinfo="skip")
 
 
 PLOT = Plot(

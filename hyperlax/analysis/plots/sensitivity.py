@@ -47,7 +47,6 @@ def _default(axis: Coordinate, effect: Effect) -> list[dict[str, Any]]:
     low, high = min(default.seeds), max(default.seeds)
     name = "default configuration"
     band = {
-        "kind": "scatter",
         "x": [*x, *x[::-1]],
         "y": [low, low, high, high],
         "mode": "lines",
@@ -59,7 +58,6 @@ def _default(axis: Coordinate, effect: Effect) -> list[dict[str, Any]]:
         "showlegend": False,
     }
     line = {
-        "kind": "scatter",
         "x": x,
         "y": [default.result] * 2,
         "mode": "lines",
@@ -74,24 +72,20 @@ def _levels(axis: Coordinate, effect: Effect) -> list[dict[str, Any]]:
     """Return the seeds of the levels, and their results, joined by a line unless the levels are choices."""
     seeds = [(level, seed, value) for level in effect.levels for seed, value in enumerate(level.seeds)]
     points = {
-        "kind": "scatter",
         "x": [axis.position(level.value) for level, _, _ in seeds],
         "y": [value for _, _, value in seeds],
         "mode": "markers",
         "marker": {"color": POINT, "size": 5, "opacity": 0.4},
         "hovertext": [_hover(axis, level, f"seed {seed}", value) for level, seed, value in seeds],
-        "hoverinfo": "text",
         "name": "a seed",
     }
     results = {
-        "kind": "scatter",
         "x": [axis.position(level.value) for level in effect.levels],
         "y": [level.result for level in effect.levels],
         "mode": "markers" if axis.choices else "lines+markers",
         "marker": {"color": [ACCENT if level.is_default else POINT for level in effect.levels], "size": 9},
         "line": {"color": POINT, "width": 1.5},
-        "hovertext": [_hover(axis, level, "seeds together", level.result or 0.0) for level in effect.levels],
-        "hoverinfo": "text",
+        "hovertext": [_hover(axis, level, "seeds together", level.result) for level in effect.levels],
         "name": "the seeds together",
     }
     return [points, results]

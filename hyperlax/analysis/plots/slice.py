@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyperlax.analysis.labels import short_names, with_unit
-from hyperlax.analysis.plots.base import SCALE, Coordinate, Plot, coordinate, hover_texts, several_complete
+from hyperlax.analysis.labels import with_unit
+from hyperlax.analysis.plots.base import SCALE, Coordinate, Plot, coordinates, hover_texts, several_complete
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.plots.panels import panels
 from hyperlax.analysis.study_data import StudyData
@@ -30,7 +30,7 @@ def _figure(study: StudyData) -> Figure:
 def _points(numbers: list[int]) -> dict[str, Any]:
     marker = {"color": numbers, "coloraxis": "coloraxis", "size": 7, "opacity": 0.8}
     template = "trial %{marker.color}: %{y:.4g}<extra></extra>"
-    return {"kind": "scatter", "mode": "markers", "marker": marker, "hovertemplate": template, "showlegend": False}
+    return {"mode": "markers", "marker": marker, "hovertemplate": template, "showlegend": False}
 
 
 def _colors() -> dict[str, Any]:
@@ -46,7 +46,7 @@ def metric_vs_param(study: StudyData, name: str, metric: str) -> Figure:
     """
     record = study.record
     trials = several_complete(record, fewest=1)
-    axis = coordinate(name, short_names(record.space)[name], record.space[name])
+    axis = coordinates(record.space)[name]
     values, kind = [trial.params[name] for trial in trials], "log" if axis.logarithmic else "linear"
     figure = Figure()
     if axis.choices:
@@ -58,7 +58,6 @@ def metric_vs_param(study: StudyData, name: str, metric: str) -> Figure:
         x=values,
         y=[{**trial.metrics, **trial.values}.get(metric) for trial in trials],
         hovertext=hover_texts(record, trials),
-        hoverinfo="text",
     )
     figure.update_x(type=kind, title={"text": axis.label})
     figure.update_y(title={"text": with_unit(metric, record.scale)})

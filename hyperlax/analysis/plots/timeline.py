@@ -83,7 +83,7 @@ def _add(
     with_numbers: bool,
 ) -> None:
     figure.add(
-        "bar",
+        kind="bar",
         orientation="h",
         base=[round(bars[0].began, 3) for bars in joined],
         x=[round(bars[-1].ended - bars[0].began, 3) for bars in joined],
@@ -97,7 +97,6 @@ def _add(
         textangle=0,
         constraintext="both",
         hovertext=[_text(bars, word) for bars in joined],
-        hoverinfo="text",
         showlegend=True,
     )
 

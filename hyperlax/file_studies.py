@@ -201,6 +201,7 @@ def _continued(
     options: those of the file. Raises UsageError if another command began it, if the file gives other options or another space,
     or if another process runs it.
     """
+    from hyperlax.samplers.distributions import SearchSpace
     from hyperlax.study.lock import refuse_running
     from hyperlax.study.manifest import check_recipe, content_of
     from hyperlax.study.projection import finished_trials
@@ -218,7 +219,7 @@ def _continued(
     check_recipe(content_of(directory.manifest), directory.manifest, recipe)
     refuse_running(directory.root)  # after what a process that joins has to know
     directory.check_database(options.study_name)
-    finished = len(finished_trials(directory, options.study_name))
+    finished = len(finished_trials(directory, options, SearchSpace(recipe.space)))
     if finished < options.n_trials:
         return options, f"the study in {directory.root} exists and is resumed."
     return replace(options, n_trials=finished), f"the study in {directory.root} is finished."

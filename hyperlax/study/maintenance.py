@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from hyperlax.config.checks import check_space
 from hyperlax.config.option import command_line, shell_command
@@ -27,16 +29,17 @@ from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.pbt import explored
 from hyperlax.study import database_file
 from hyperlax.study import manifest as manifests
-from hyperlax.study.database import read_recorded, url_of
+from hyperlax.study.database import url_of
+from hyperlax.study.database_rows import read_trials
 from hyperlax.study.directory import StudyDirectory, check_writable
 from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.journal import Journal
 from hyperlax.study.lock import LOCK, only_one_process
-from hyperlax.study.projection import unrecorded_trials
+from hyperlax.study.projection import batch_of, unrecorded_trials
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.state import open_state
 from hyperlax.study.summary import print_best
-from hyperlax.study.view import LiveStudy, read_trials
+from hyperlax.study.view import LiveStudy
 
 _INVALIDATED = "invalidated"
 _COMPANIONS = ("-journal", "-wal", "-shm")
@@ -59,7 +62,8 @@ def repair(options: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> i
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
     with _ending_on_io_error(directory), only_one_process(root):
-        read = partial(read_trials, options=options, space=SearchSpace(recipe.space), scale=manifest.scale)
+        metrics = manifest.scale.table.rows
+        read = partial(read_trials, options=options, space=SearchSpace(recipe.space), metrics=metrics)
         finding = _find_damage(directory, options.study_name, read)
         if finding is None:
             with closing(open_state(options, recipe, directory, manifest, is_dry=True)) as state:
@@ -147,16 +151,17 @@ def write_journal(root: Path, path: Path, study_name: str) -> None:
         optuna.copy_study(from_study_name=study_name, from_storage=url_of(copy), to_storage=journal)
 
 
-def _find_damage(directory: StudyDirectory, study_name: str, read: Callable[[Path], object]) -> str | None:
+def _find_damage(
+    directory: StudyDirectory, study_name: str, read: Callable[[Path], tuple[list[FrozenTrial], Any]]
+) -> str | None:
     """Return the problem of a database in a sentence: damage, or missing trials. None for a sound one. read: reads its trials."""
     try:
         directory.check_database(study_name)
-        read(directory.database)
+        own, _ = read(directory.database)
     except database_file.Damaged as error:
         return error.finding
-    recorded = read_recorded(directory.database, study_name)
-    on_disk = unrecorded_trials(directory, recorded.batches, Journal(directory.journal))
-    unknown = min(on_disk.keys() - recorded.asked, default=None)
+    on_disk = unrecorded_trials(directory, set(map(batch_of, own)), Journal(directory.journal))
+    unknown = min((number for number in on_disk if number >= len(own)), default=None)
     return (
         None
         if unknown is None

@@ -26,8 +26,9 @@ from hyperlax.samplers.base import AskedTrial, Sampler
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler, Presampled
 from hyperlax.samplers.optuna import OptunaSampler
-from hyperlax.study.database import TAKEN_OVER, Damaged, StudyDatabase, given_params, understanding
-from hyperlax.study.database_checks import fault_of_trials
+from hyperlax.study.database import TAKEN_OVER, StudyDatabase
+from hyperlax.study.database_file import Damaged
+from hyperlax.study.database_rows import fault_of_trials, given_params, understanding
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.journal import Asked, Invalidated, Journal, Retried
 from hyperlax.study.manifest import Manifest
@@ -309,7 +310,7 @@ def open_state(
 ) -> StudyState:
     """Open the state of a study. Call its `load` next.
 
-    Raises `database.Damaged` if its trials are not what Hyperlax writes.
+    Raises `database_file.Damaged` if its trials are not what Hyperlax writes.
 
     Args:
       survived: Returns how many segments a trial that has not ended has survived; by default all of them.

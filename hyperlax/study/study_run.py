@@ -21,6 +21,7 @@ from hyperlax.errors import HyperlaxError, OptionError, counted, numbered
 from hyperlax.files import write_text
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, RunLength
+from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable
@@ -259,7 +260,8 @@ class StudyRun(ABC, Generic[_Options]):
 
     def _check_total(self) -> None:
         """Raise UsageError if `n_trials` is less than the finished trials in the database and on disk."""
-        finished, total = len(finished_trials(self.directory, self.options.study_name)), self.options.n_trials
+        finished = len(finished_trials(self.directory, self.options, SearchSpace(self.recipe.space)))
+        total = self.options.n_trials
         if total < finished:
             raise OptionError(
                 "n_trials",

@@ -20,13 +20,9 @@ from hyperlax.envs import is_known, unaliased
 from hyperlax.errors import counted
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength, load
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.scale import Scale
-from hyperlax.study import database_rows, manifest
+from hyperlax.study import manifest
 from hyperlax.study.confirmation import confirmation_of
-from hyperlax.study.database import given_params, understanding
-from hyperlax.study.database_checks import fault_of_trials
-from hyperlax.study.database_file import Damaged
-from hyperlax.study.database_rows import is_own
+from hyperlax.study.database_rows import given_params, read_trials
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.importances import Importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
@@ -68,22 +64,10 @@ def load_study(root: Path, asked_by: str) -> StudyView:
     stored = manifest.content_of(directory.manifest)
     space = SearchSpace(manifest.space_of(stored, directory.manifest))
     directory.check_database(options.study_name)
-    trials, foreign = read_trials(directory.database, options, space, stored.scale)
+    trials, foreign = read_trials(directory.database, options, space, stored.scale.table.rows)
     record = snapshot(root, options, stored, trials, foreign)
     is_running = holder_of(root) is not None
     return StudyView(record, is_running, agents_in_words(root, is_running))
-
-
-def read_trials(
-    path: Path, options: SearchOptions | PbtOptions, space: SearchSpace, scale: Scale
-) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    """Return a study's own trials and the foreign ones, as `database_rows` reads them. Raises `database_file.Damaged`."""
-    with understanding(path):
-        trials = database_rows.read_trials(path, options.study_name, options.objectives) if path.exists() else []
-        own, foreign = [t for t in trials if is_own(t)], [t for t in trials if not is_own(t)]
-        if fault := fault_of_trials(own, space, options.objectives, scale.table.rows):
-            raise Damaged(path, fault)
-    return own, foreign
 
 
 def snapshot(

@@ -32,7 +32,7 @@ from hyperlax.study import manifest as manifests
 from hyperlax.study.database import url_of
 from hyperlax.study.database_rows import read_trials
 from hyperlax.study.directory import StudyDirectory, check_writable
-from hyperlax.study.io_errors import ending_on_io_error, run_again
+from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.journal import Journal
 from hyperlax.study.lock import LOCK, only_one_process
 from hyperlax.study.projection import batch_of, unrecorded_trials
@@ -112,7 +112,7 @@ def invalidate(
         )
     directory, objectives = StudyDirectory(root), options.objectives
     manifest = manifests.read(directory.manifest, recipe)
-    with ending_on_io_error(directory.database, run_again), only_one_process(root):
+    with ending_on_io_error(directory.database), only_one_process(root):
         check_writable(directory)
         directory.check_database(options.study_name)
         with closing(open_state(options, recipe, directory, manifest)) as state:
@@ -145,7 +145,7 @@ def write_journal(root: Path, path: Path, study_name: str) -> None:
         raise UsageError(f"export {root}: has no database yet. It is created when the search starts.")
     with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary:
         copy = Path(scratch) / directory.database.name
-        with ending_on_io_error(directory.database, run_again):
+        with ending_on_io_error(directory.database):
             database_file.back_up(directory.database, copy)
         journal = optuna.storages.JournalStorage(JournalFileBackend(str(temporary)))
         optuna.copy_study(from_study_name=study_name, from_storage=url_of(copy), to_storage=journal)
@@ -203,7 +203,7 @@ def _ending_on_io_error(directory: StudyDirectory) -> AbstractContextManager[Non
     """Raise HyperlaxError if the disk is full or a file cannot be read or written. A repair is done completely or not at all."""
     again = shell_command("repair", directory.root)
     return ending_on_io_error(
-        directory.database, lambda problem: f"Nothing is lost. {problem.remedy}, then repair again:\n  {again}"
+        directory.database, lambda remedy: f"Nothing is lost. {remedy}, then repair again:\n  {again}"
     )
 
 
@@ -239,7 +239,7 @@ def delete(given: Path, is_sure: bool, plots: Collection[str], elsewhere: Sequen
     """
     read_arguments(given, "delete")
     root = given.resolve()
-    with ending_on_io_error(root, run_again):
+    with ending_on_io_error(root):
         with only_one_process(root, is_named=False):
             directory = StudyDirectory(root)
             found = sorted(_written(directory, root, plots), key=lambda path: path == directory.manifest)

@@ -116,7 +116,7 @@ def print_plan(
     backend = make_backend(search_config(options, recipe, manifest if manifest.is_planned else None), checkpoints)
     manifest = manifest if manifest.is_planned else manifest.planned(options, backend)
     unchanged = ending_on_io_error(
-        directory.database, lambda why: f"Nothing was changed. {why.remedy}, then plan again."
+        directory.database, lambda remedy: f"Nothing was changed. {remedy}, then plan again."
     )
     with unchanged, closing(backend), tempfile.TemporaryDirectory() as scratch:
         directory.check_database(options.study_name)

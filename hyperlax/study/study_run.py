@@ -25,7 +25,7 @@ from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable
-from hyperlax.study.io_errors import IoProblem, ending_on_io_error, refusing_forbidden, run_again
+from hyperlax.study.io_errors import ending_on_io_error, refusing_forbidden, run_again
 from hyperlax.study.lock import only_one_process, refuse_running
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest
@@ -225,12 +225,12 @@ class StudyRun(ABC, Generic[_Options]):
     def _held(self) -> Iterator[None]:
         """Hold the directory. Raises HyperlaxError, with the command that resumes the study, if the system refuses to write."""
 
-        def what_next(problem: IoProblem) -> str:
+        def what_next(remedy: str) -> str:
             if not self._is_on_disk and not os.path.exists(self.directory.manifest):
-                return f"No trial has run. {run_again(problem)}"
+                return f"No trial has run. {run_again(remedy)}"
             return (
                 "The study ends here; all that is complete is kept. "
-                f"{problem.remedy}, then resume:\n  {manifests.resume_command(self.directory.root)}"
+                f"{remedy}, then resume:\n  {manifests.resume_command(self.directory.root)}"
             )
 
         with (

@@ -11,14 +11,15 @@ from typing import Any
 from hyperlax.backends.base import EngineConfig
 from hyperlax.config.options import SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.errors import counted
+from hyperlax.errors import NOT_A_TRIAL, counted, numbered
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import write_batch
-from hyperlax.study.confirmation import Configuration, configurations, names, read_results
+from hyperlax.study.confirmation import configurations
 from hyperlax.study.directory import CHECKPOINTS, next_batch
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import resume_command, train_command
 from hyperlax.study.observer import Observer
+from hyperlax.study.record import Confirmed
 from hyperlax.study.statistics import in_short, instead_of_winner
 from hyperlax.study.stopping import Limits
 from hyperlax.study.study_run import MakeBackend, engine_config, lanes_asked
@@ -65,11 +66,10 @@ class ConfirmationRun:
 
         0: done, or out of time. 1: every configuration failed. 130 or 143: interrupted.
         """
-        wanted = configurations(self._live.snapshot(), self._live.recipe.config.algorithm)
-        known = read_results(self._root, [c.trial for c in wanted], self._seeds)
-        kept = [number for number, result in known.items() if not (retry_failed and result.state == "FAIL")]
-        missing = [c for c in wanted if c.trial.number not in kept]
-        if missing and not self._is_trained(wanted, missing, write_pages):
+        wanted = configurations(self._live.results(), self._live.recipe.config.algorithm)
+        lacking = ("WAITING", "FAIL") if retry_failed else ("WAITING",)
+        missing = [(trial, one) for trial, one in wanted if one.state in lacking]
+        if missing and not self._is_trained([trial for trial, _ in wanted], missing, write_pages):
             why = "interrupted" if self._limits.stop.is_set() else "out of time"
             print(f"The confirmation is {why}. To resume:\n  {resume_command(self._live.directory.root)}")
             return self._limits.stop.exit_status if self._limits.stop.is_set() else 0
@@ -82,13 +82,14 @@ class ConfirmationRun:
         return int(all(configuration.state == "FAIL" for configuration in confirmation.configurations))
 
     def _is_trained(
-        self, wanted: Sequence[Configuration], missing: Sequence[Configuration], write_pages: Callable[[], None]
+        self, wanted: Sequence[Trial], missing: Sequence[tuple[Trial, Confirmed]], write_pages: Callable[[], None]
     ) -> bool:
         """Train the missing configurations. Return whether all of them ended."""
         if not self._limits.may_start():
             return False
         self._live.note_run()
-        log.info("Confirming %s on %s.", names(missing), counted(self._seeds, "new seed"))
+        named = numbered([NOT_A_TRIAL if one.trial is None else one.trial for _, one in missing])
+        log.info("Confirming %s on %s.", named, counted(self._seeds, "new seed"))
         ended: list[TrialResult] = []
 
         def write(batch: BatchResult) -> list[TrialResult]:
@@ -98,8 +99,7 @@ class ConfirmationRun:
             ended.extend(results)
             return results
 
-        trials = [c.trial for c in wanted]
-        config = confirmation_config(self._options, self._live.recipe, self._live.manifest.packing, trials)
+        config = confirmation_config(self._options, self._live.recipe, self._live.manifest.packing, wanted)
         settings = Settings(
             task="confirmation",
             total=len(missing),
@@ -108,7 +108,7 @@ class ConfirmationRun:
             seeds=self._seeds,
             checkpoint_seconds=self._options.checkpoint_seconds,
         )
-        fixed, limits = FixedTrials([c.trial for c in missing], write), self._limits.without_failures()
+        fixed, limits = FixedTrials([trial for trial, _ in missing], write), self._limits.without_failures()
         with closing(self._make_backend(config, self._checkpoints)) as backend:
             Loop(fixed, backend, None, settings, limits, self._observers).run()
         write_pages()

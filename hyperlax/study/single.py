@@ -86,7 +86,7 @@ def replay(options: SingleOptions, recipe: Recipe, schedule: HyperparameterSched
     config = replace(_single_config(options, recipe, configs[0]), space=changing(configs), lanes=1, configs=configs)
     backend = make_local_backend(config)
     _check_steps(schedule, backend.steps(Trial(0, config.base)), where)
-    beside = {SCHEDULE: {**vars(schedule), "schedule": list(schedule.schedule)}}
+    beside = {SCHEDULE: vars(schedule)}
     source = f"the schedule of {where}, from its first interval on"
     return _SingleRun(options, recipe, write_curve, "replay", source, beside).run(config.base, backend)
 

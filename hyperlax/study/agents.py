@@ -18,9 +18,8 @@ from hyperlax.recipe import Recipe, dotted, load
 from hyperlax.study.directory import AGENTS
 from hyperlax.study.record import StudyRecord, ranked, the_best, winners
 from hyperlax.study.view import load_study
-from hyperlax.trial import BatchResult, Outcome
+from hyperlax.trial import STATES, BatchResult, Outcome
 
-ENDED = ("COMPLETE", "PRUNED", "FAIL")
 _FILE = re.compile(rf"trial_(\d+)({re.escape(ARRAYS)}|{re.escape(ABOUT)})")
 
 
@@ -67,7 +66,7 @@ def keep_only_the_best(record: StudyRecord) -> None:
     best = winners(record)
     if len(record.objectives) == 1:
         best = [*best, *ranked(record)[: record.arguments["confirm_top"]]]
-    beaten = {trial.number for trial in record.trials if trial.state in ENDED} - {trial.number for trial in best}
+    beaten = {trial.number for trial in record.trials if trial.state in STATES} - {trial.number for trial in best}
     for path in (record.directory / AGENTS).glob("trial_*"):
         found = _FILE.fullmatch(path.name)
         if found and int(found[1]) in beaten:

@@ -3,7 +3,7 @@
 A trial is WAITING from the moment it is asked, RUNNING while its batch trains, then COMPLETE, PRUNED or FAIL. Its metrics are user
 attributes of their own names. Rows are written directly, many trials in one transaction: Optuna's own storage opens a transaction
 for each attribute of a trial, about 3 ms, and asking it takes 28 to 58 ms of CPU a trial. What the tables hold afterwards is the
-same. The layout is that of `database_file.SCHEMA`.
+same. The layout is Optuna 5's, which `database_file` checks.
 
 Other programs may add rows. These are foreign: they stay behind the study's own, so that they do not change its numbers.
 """

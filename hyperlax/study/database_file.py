@@ -17,7 +17,7 @@ from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import TO_READ, open_regular, replacing
 from hyperlax.study.io_errors import is_damage, primary_code, refusing_forbidden
 
-SCHEMA = 12
+_SCHEMA = 12
 """`schema_version` of Optuna's tables that Hyperlax writes: Optuna 5."""
 PATIENCE = 60.0
 """Seconds to wait for a lock that another program holds: a reader holds one while it reads."""
@@ -51,9 +51,9 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
     if any(not table.startswith(_OPTUNA) for table in tables) and "studies" not in tables:
         problem = f"{{0}}: is not a database of Optuna, it has the tables {{1}}. {_ELSEWHERE}"
         raise OptionError("output_root", problem, path, ", ".join(sorted(tables)[:5]))
-    if schema not in (None, SCHEMA):
+    if schema not in (None, _SCHEMA):
         raise UsageError(
-            f"{path}: its tables have layout {schema}, this version of Hyperlax writes layout {SCHEMA}. "
+            f"{path}: its tables have layout {schema}, this version of Hyperlax writes layout {_SCHEMA}. "
             "Use the versions of Hyperlax and Optuna that study.json names."
         )
     if studies and study_name not in studies:

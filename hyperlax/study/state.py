@@ -246,8 +246,8 @@ class StudyState:
     def _known(self, start: int) -> list[FrozenTrial]:
         """Return the trials below `start` as they were when the super-batch that begins there was first asked."""
         trials = self.trials()[:start]
-        for number in {change.trial for change in self._journal.changes if change.trial < start}:
-            trials[number] = self._before_changes(trials[number], start)
+        for number, is_retry in self._journal.changed_after(start).items():
+            trials[number] = _as_failed(trials[number]) if is_retry else self._as_complete(trials[number])
         known = [self._by_segment(trial) if trial.state == TrialState.PRUNED else trial for trial in trials]
         ended = self._ended(start) if self.overlaps else None
         if ended is not None:
@@ -277,13 +277,8 @@ class StudyState:
         noted = self._journal.ended.get(start)
         return self._schedule.ended(start, self.trials()) if noted is None else noted
 
-    def _before_changes(self, trial: FrozenTrial, start: int) -> FrozenTrial:
-        """Return the trial as it was for the super-batch from trial `start` on, without later changes by the user."""
-        change = self._journal.change_after(trial.number, start)
-        if change is None:
-            return trial
-        if change.is_retry:
-            return _as_failed(trial)
+    def _as_complete(self, trial: FrozenTrial) -> FrozenTrial:
+        """Return a trial as it was before it was taken out of the ranking."""
         before = copy.copy(trial)
         before.state, before.values = TrialState.COMPLETE, [trial.user_attrs[name] for name in self._objectives]
         return before

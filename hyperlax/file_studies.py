@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -45,7 +45,7 @@ def _lead_or_join(files: Sequence[str], given: Given) -> int:
     level = "WARNING" if given.get("quiet") else given.get("log_level", "INFO")
     log_from(level)
 
-    def plan(takes_over: bool) -> PlannedStudy:
+    def plan(takes_over: bool) -> tuple[Path, Callable[[], int]]:
         (study,) = planned_studies(files, given)
         study = replace(study, takes_over=takes_over)
         assert isinstance(study.options, SearchOptions)
@@ -54,9 +54,9 @@ def _lead_or_join(files: Sequence[str], given: Given) -> int:
             raise OptionError(
                 "join", "{join} is for machines that see one directory, which {engine} ray does not need. Leave it out."
             )
-        if study.options.agents != "none":
-            return study
-        return replace(study, options=checked(replace(study.options, agents=1), kind_of(study.recipe).table))
+        if study.options.agents == "none":
+            study = replace(study, options=checked(replace(study.options, agents=1), kind_of(study.recipe).table))
+        return study.directory, study.run
 
     devices, slots = ",".join(map(str, given.get("devices", ()))), given.get("slots")
     words = [*(("--devices", devices) if devices else ()), *(("--slots", str(slots)) if slots else ())]

@@ -49,10 +49,10 @@ def problem_of(error: BaseException, database: Path) -> _Problem | None:
         error = error.__cause__
     if isinstance(wrapped := getattr(error, "orig", None), sqlite3.Error):  # in sqlalchemy's, which need not be loaded
         error = wrapped
-    if isinstance(error, BrokenPipeError):
-        return None
-    if isinstance(error, OSError):
-        return _of_the_system(error)
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        place = "The output" if error.filename is None else str(error.filename)
+        remedy = _FREE_SPACE if error.errno in FULL else _FIX
+        return _Problem(place, error.strerror or str(error), remedy, error.errno in _FORBIDDEN)
     if isinstance(error, sqlite3.DatabaseError):
         return _of_sqlite(error, database)
     return None
@@ -100,12 +100,6 @@ def writing(path: Path) -> Iterator[None]:
     """
     with ending_on_io_error(path), refusing_forbidden(path):
         yield
-
-
-def _of_the_system(error: OSError) -> _Problem:
-    place = "The output" if error.filename is None else str(error.filename)
-    remedy = _FREE_SPACE if error.errno in FULL else _FIX
-    return _Problem(place, error.strerror or str(error), remedy, error.errno in _FORBIDDEN)
 
 
 def _of_sqlite(error: sqlite3.DatabaseError, database: Path) -> _Problem | None:

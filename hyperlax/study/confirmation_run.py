@@ -66,7 +66,7 @@ class ConfirmationRun:
 
         0: done, or out of time. 1: every configuration failed. 130 or 143: interrupted.
         """
-        wanted = configurations(self._live.results(), self._live.recipe.config.algorithm)
+        wanted = configurations(self._live.snapshot(), self._live.recipe.config.algorithm)
         lacking = ("WAITING", "FAIL") if retry_failed else ("WAITING",)
         missing = [(trial, one) for trial, one in wanted if one.state in lacking]
         if missing and not self._is_trained([trial for trial, _ in wanted], missing, write_pages):

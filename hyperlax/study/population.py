@@ -30,7 +30,7 @@ from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.schedulers.pb2 import is_continuous
-from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions, explored
+from hyperlax.schedulers.pbt import PopulationBasedTraining, explored
 from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import write_batch
@@ -247,15 +247,16 @@ class _PopulationRun(StudyRun[PbtOptions]):
             checkpoint_seconds=_SAVE_ALWAYS,
             fatal=(Exception,),
         )
-        members = PopulationOptions(
+        scheduler = PopulationBasedTraining(
             self.recipe.space,
             options.population_size,
             options.num_intervals,
             options.quantile,
             options.seed,
+            EXPLORERS[options.explore](),
             sign_of(options),
+            _recorded_starts(self.live),
         )
-        scheduler = PopulationBasedTraining(members, EXPLORERS[options.explore](), _recorded_starts(self.live))
         trials = _PopulationTrials(self.live, scheduler.first(), self._interval_recorded)
         self._published = time.monotonic()
         return Loop(trials, backend, scheduler, settings, self.limits, self.observers)

@@ -24,7 +24,8 @@ from hyperlax.fields import check
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.schedulers.base import Scheduler
-from hyperlax.schedulers.registry import PRUNERS, PruningOptions
+from hyperlax.schedulers.pruning import PruningOptions
+from hyperlax.schedulers.registry import PRUNERS
 from hyperlax.study import database_file
 from hyperlax.study import manifest as manifests
 from hyperlax.study.confirmation_run import ConfirmationRun

@@ -13,7 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reporters import IntervalReporter
 from hyperlax.study.stopping import Limits, StopRequest
-from hyperlax.study.study_run import Equipment, MakeBackend, StudyRun, engine_config, local_backend
-from hyperlax.study.trials import Resumed, Settings
+from hyperlax.study.study_run import MakeBackend, StudyRun, engine_config, local_backend
+from hyperlax.study.trials import Resumed, Settings, Trials
 from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, Trial, TrialResult
 
@@ -54,12 +54,12 @@ _PAGES_SECONDS = 60.0
 """Minimum seconds between two updates of the pages while members train."""
 
 
-class _PopulationTrials:
+class _PopulationTrials(Trials):
     """The trials of a population. first: the first interval's hyperparameters, by member. changed: called after an interval."""
 
     def __init__(self, live: LiveStudy[PbtOptions], first: list[dict[str, Any]], changed: Callable[[], None]):
+        super().__init__()
         self._live, self._state, self._options = live, live.state, live.options
-        self.survived: dict[int, int] = {}
         self._first, self._changed = first, changed
         self._space = SearchSpace(live.recipe.space)
         self._members, self._intervals = self._options.population_size, self._options.num_intervals
@@ -88,11 +88,7 @@ class _PopulationTrials:
         return [self._state.trial(number) for number in range(self._members)]
 
     def start(self, numbers: Collection[int]) -> None:
-        """Note that members train."""
         self._state.database.start(numbers)
-
-    def requeue(self, numbers: Collection[int]) -> None:
-        """Do nothing: an interval that did not end is trained again from the one before."""
 
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
         """Return the successors of an interval's trials, which are recorded by now."""
@@ -195,9 +191,8 @@ def run_population(
     recipe = replace(recipe, space=space)
     directory = StudyDirectory(resume_from) if resume_from else study_directory(options, recipe)
     lines = IntervalReporter(sys.stderr, options.population_size)
-    equipment = Equipment(make_backend, [lines, *observers], Limits(StopRequest()), _SAVE_ALWAYS)
-    run = _PopulationRun(options, recipe, directory, equipment)
-    run.kept = kept
+    shown, limits = [lines, *observers], Limits(StopRequest())
+    run = _PopulationRun(options, recipe, directory, make_backend, shown, limits, _SAVE_ALWAYS, kept=kept)
     try:
         return run.resume() if resume_from else run.start()
     except MemoryError as error:
@@ -210,6 +205,7 @@ def run_population(
         ) from error
 
 
+@dataclass
 class _PopulationRun(StudyRun[PbtOptions]):
     """A population while this process trains it. kept: searched names that are not explored."""
 

@@ -38,7 +38,6 @@ from hyperlax.study.simulated_schedule import lanes_of, refills_lanes
 from hyperlax.study.state import open_state
 from hyperlax.study.stopping import Limits, StopRequest
 from hyperlax.study.study_run import (
-    Equipment,
     MakeBackend,
     StudyRun,
     engine_config,
@@ -83,10 +82,8 @@ def run_study(
     check_space(options, recipe.space)
     directory = StudyDirectory(resume_from) if resume_from else study_directory(options, recipe)
     limits = Limits(stop or StopRequest(), options.timeout, options.max_failure_rate)
-    equipment = Equipment(
-        make_backend, observers, limits, options.checkpoint_seconds, retry_failed, waits=stop is not None
-    )
-    run = _SearchRun(options, recipe, directory, equipment)
+    seconds, waits = options.checkpoint_seconds, stop is not None
+    run = _SearchRun(options, recipe, directory, make_backend, observers, limits, seconds, retry_failed, waits)
     if resume_from:
         return run.resume()
     if isinstance(recipe, Presampled):
@@ -257,8 +254,8 @@ class _SearchRun(StudyRun[SearchOptions]):
             self._publish()
             tell(self.observers, lambda observer: observer.training_written())
 
-        confirming = ConfirmationRun(self.live, self.limits, self.equipment.make_backend, self.observers)
-        return confirming.run(write_pages, self.equipment.retry_failed)
+        confirming = ConfirmationRun(self.live, self.limits, self.make_backend, self.observers)
+        return confirming.run(write_pages, self.retry_failed)
 
     def _publish(self) -> None:
         """Have the analyses of the finished super-batches written."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -303,7 +303,7 @@ def open_state(
     directory: StudyDirectory,
     manifest: Manifest,
     *,
-    survived: Callable[[int], int] | None = None,
+    survived: Mapping[int, int] | None = None,
     database: Path | None = None,
     is_dry: bool = False,
 ) -> StudyState:
@@ -312,7 +312,7 @@ def open_state(
     Raises `database.Damaged` if its trials are not what Hyperlax writes.
 
     Args:
-      survived: Returns how many segments a trial that has not ended has survived; by default all of them.
+      survived: See `schedule_of`.
       database: Another file than the study's own.
       is_dry: Leave the journal on disk as it is.
     """

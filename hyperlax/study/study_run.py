@@ -65,9 +65,9 @@ def local_planner(config: EngineConfig, checkpoints: CheckpointManager | None) -
     return local_backend(config, checkpoints)
 
 
-@dataclass(frozen=True)
-class Equipment:
-    """The equipment of a run: backend, observers and limits.
+@dataclass
+class StudyRun(ABC, Generic[_Options]):
+    """A study while this process runs it. The differences between a search and a population are abstract methods.
 
     Args:
       make_backend: Returns the backend.
@@ -78,6 +78,9 @@ class Equipment:
       waits: Whether `make_backend` waits for an agent, which joins once study.json is there.
     """
 
+    options: _Options
+    recipe: Recipe
+    directory: StudyDirectory
     make_backend: MakeBackend
     observers: Sequence[Observer]
     limits: Limits
@@ -85,18 +88,9 @@ class Equipment:
     retry_failed: bool = False
     waits: bool = False
 
-
-class StudyRun(ABC, Generic[_Options]):
-    """A study while this process runs it. The differences between a search and a population are abstract methods.
-
-    survived: see `Trials`; it is kept here for the sampler.
-    """
-
-    def __init__(self, options: _Options, recipe: Recipe, directory: StudyDirectory, equipment: Equipment):
-        self.options, self.recipe, self.directory = options, recipe, directory
-        self.equipment, self.observers, self.limits = equipment, equipment.observers, equipment.limits
-        self.checkpoints = CheckpointManager(directory.checkpoints, equipment.checkpoint_seconds)
-        self.survived: dict[int, int] = {}
+    def __post_init__(self) -> None:
+        self.checkpoints = CheckpointManager(self.directory.checkpoints, self.checkpoint_seconds)
+        self.survived: dict[int, int] = {}  # see `Trials`
         self._is_on_disk = False
 
     def start(self, first_trials: Sequence[dict[str, Any]] = (), notes: Sequence[str] = ()) -> int:
@@ -109,9 +103,9 @@ class StudyRun(ABC, Generic[_Options]):
         log.info("Study %s in %s.", self.options.study_name, self.directory.root)
         for note in filter(None, notes):
             log.info("%s", note)
-        if self.equipment.waits:  # what cannot run is refused before anything is written
+        if self.waits:  # what cannot run is refused before anything is written
             local_planner(self.config(None), self.checkpoints).close()
-        backend = None if self.equipment.waits else self._new_backend(None)
+        backend = None if self.waits else self._new_backend(None)
         scale = kind_of(self.recipe).scale(self.options.env_config)
         manifest = manifests.describe(self.options, self.recipe, scale, list(first_trials), backend)
         with self._held():
@@ -146,8 +140,7 @@ class StudyRun(ABC, Generic[_Options]):
                     return self.limits.stop.exit_status
                 manifest = manifest.planned(options, backend)
                 manifest.write(directory.manifest)
-            survived = lambda number: self.survived.get(number, 0)  # noqa: E731
-            state = open_state(options, self.recipe, directory, manifest, survived=survived)
+            state = open_state(options, self.recipe, directory, manifest, survived=self.survived)
             stack.enter_context(closing(state))
             for observer in self.observers:
                 stack.callback(observer.close)
@@ -182,7 +175,7 @@ class StudyRun(ABC, Generic[_Options]):
 
     def _new_backend(self, stored: Manifest | None) -> Backend:
         """Return the backend. A resumed study keeps the programs and lanes that were chosen for it."""
-        return self.equipment.make_backend(self.config(stored), self.checkpoints)
+        return self.make_backend(self.config(stored), self.checkpoints)
 
     def _first_backend(self) -> Backend | None:
         """Return the backend of a study whose programs are not chosen yet. Return None if a stop is requested meanwhile."""
@@ -199,7 +192,7 @@ class StudyRun(ABC, Generic[_Options]):
         state = self.live.state
         state.discard_incomplete()
         state.load()
-        if self.equipment.retry_failed:
+        if self.retry_failed:
             again = state.retry_failed()
             none = "No trial to retry: none has failed, except by hyperlax invalidate."
             log.info(f"Run again: {numbered(again)}." if again else none)

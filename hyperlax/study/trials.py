@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from optuna.trial import FrozenTrial
@@ -43,41 +44,40 @@ class Resumed(NamedTuple):
     left: int
 
 
-class Trials(Protocol):
+class Trials(ABC):
     """The source of the loop's trials, which also records their results.
 
     survived: trial -> segments after which it was not stopped. The loop keeps it up to date for the sampler.
     """
 
-    survived: dict[int, int]
+    def __init__(self, survived: dict[int, int] | None = None):
+        self.survived = {} if survived is None else survived
 
+    @abstractmethod
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues, after the backend has restored the trials that it saved."""
-        ...
 
+    @abstractmethod
     def ask(self) -> list[Trial]:
         """Return the next trials to train, of one super-batch; empty if none can be asked now."""
-        ...
 
-    def start(self, numbers: Collection[int]) -> None:
-        """Note that trials train."""
-        ...
+    @abstractmethod
+    def record(self, batch: BatchResult) -> list[TrialResult]:
+        """Record results of one super-batch, the files first."""
 
-    def requeue(self, numbers: Collection[int]) -> None:
-        """Note that trials wait again."""
-        ...
+    def start(self, numbers: Collection[int]) -> None:  # noqa: B027
+        """Note that trials train. By default it is not used which do."""
+
+    def requeue(self, numbers: Collection[int]) -> None:  # noqa: B027
+        """Note that trials wait again. By default it is not used which do."""
 
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
         """Return the successors of trials that ended by `CopyFrom`, each after the trial that it continues from."""
-        ...
-
-    def record(self, batch: BatchResult) -> list[TrialResult]:
-        """Record results of one super-batch, the files first."""
-        ...
+        raise HyperlaxError(f"the scheduler copies trial {min(copies)}: only the trials of a population can be copied.")
 
     def super_batch(self, number: int) -> int:
-        """Return the super-batch of a trial."""
-        ...
+        """Return the super-batch of a trial. By default there is one."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,15 @@ class Settings:
     fatal: tuple[type[Exception], ...] = ()
 
 
-class FixedTrials:
+class FixedTrials(Trials):
     """Trials that are known beforehand and are not kept in a database.
 
     write: writes the files of a batch and returns its results.
     """
 
     def __init__(self, trials: Sequence[Trial], write: Callable[[BatchResult], list[TrialResult]]):
-        self._trials, self._write, self.survived = list(trials), write, dict[int, int]()
+        super().__init__()
+        self._trials, self._write = list(trials), write
 
     def resume(self, backend: Backend) -> Resumed:
         """Return the start: no trial has begun. A backend of closed batches finds its saved batches by itself."""
@@ -130,26 +131,12 @@ class FixedTrials:
         trials, self._trials = self._trials, []
         return trials
 
-    def start(self, numbers: Collection[int]) -> None:
-        """Do nothing: it is not used which trials train."""
-
-    def requeue(self, numbers: Collection[int]) -> None:
-        """Do nothing: it is not used which trials wait."""
-
-    def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
-        """Refuse copies: all trials are known."""
-        raise NotImplementedError
-
     def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write a batch."""
         return self._write(batch)
 
-    def super_batch(self, number: int) -> int:
-        """Return the one super-batch."""
-        return 0
 
-
-class SearchTrials:
+class SearchTrials(Trials):
     """The trials of a search or a sweep.
 
     survived: see `Trials`. changed: called whenever trials are recorded.
@@ -158,8 +145,9 @@ class SearchTrials:
     def __init__(
         self, live: LiveStudy[SearchOptions], settings: Settings, survived: dict[int, int], changed: Callable[[], None]
     ):
+        super().__init__(survived)
         self._live, self._options, self._state = live, live.options, live.state
-        self._settings, self._changed, self.survived = settings, changed, survived
+        self._settings, self._changed = settings, changed
         self._backed_up = 0
 
     def resume(self, backend: Backend) -> Resumed:
@@ -193,16 +181,10 @@ class SearchTrials:
         return asked
 
     def start(self, numbers: Collection[int]) -> None:
-        """Note that trials train."""
         self._state.database.start(numbers)
 
     def requeue(self, numbers: Collection[int]) -> None:
-        """Note that trials wait again."""
         self._state.database.requeue(numbers)
-
-    def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
-        """Refuse copies: the trials of a search are suggested, not copied."""
-        raise HyperlaxError(f"the scheduler copies trial {min(copies)}: only the trials of a population can be copied.")
 
     def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write a batch's agents and files, then the database. Log the failures."""
@@ -221,7 +203,6 @@ class SearchTrials:
         return results
 
     def super_batch(self, number: int) -> int:
-        """Return the super-batch of a trial."""
         return number // self._live.width
 
 

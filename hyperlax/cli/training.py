@@ -69,8 +69,7 @@ def generate_hp_samples(given: Given) -> int:
     from hyperlax.config.configurations import write_samples
     from hyperlax.config.options import SENSITIVITY
     from hyperlax.files import STDOUT, is_too_long, printed_if_stdout
-    from hyperlax.samplers.fixed import draw
-    from hyperlax.samplers.sensitivity import sensitivity_rows
+    from hyperlax.samplers.fixed import draw, sensitivity_rows
     from hyperlax.studies import load_recipe
     from hyperlax.study.io_errors import writing
 

@@ -14,7 +14,7 @@ from hyperlax.files import cell, csv_text, cut, quoted, remove, replacing, write
 from hyperlax.scale import Scale
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
 from hyperlax.study.manifest import train_command
-from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord, winners
+from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
 from hyperlax.study.statistics import compared, complete
 
 _RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "num_seeds", "seed", "aggregate")
@@ -30,7 +30,7 @@ def write_best(record: StudyRecord, into: Path) -> None:
 
     If no trial can win, no file is written, and one of an earlier run is removed.
     """
-    path, trials = into / best_file(record), winners(record)
+    path, trials = into / best_file(record), record.winners
     if not trials:
         remove(path)
         return

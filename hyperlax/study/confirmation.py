@@ -20,7 +20,7 @@ from hyperlax.recipe import apply, dotted
 from hyperlax.scale import Scale
 from hyperlax.study.batch_files import LearningCurve, read_curves, read_hyperparams, read_trial_results
 from hyperlax.study.directory import TIMING_JSON, StudyDirectory, complete_batches
-from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord, top
+from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
 from hyperlax.trial import Trial
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def configurations(record: StudyRecord, base: Config) -> list[Configuration]:
     base: the recipe's default configuration when the study began. It comes last, unless it is among the best already. The result is
     empty while no trial is COMPLETE.
     """
-    best = top(record, record.arguments["confirm_top"])
+    best = record.top(record.arguments["confirm_top"])
     if not best:
         return []
     own = dotted(base)

@@ -9,7 +9,7 @@ from hyperlax.errors import counted, format_number
 from hyperlax.files import decode
 from hyperlax.study.directory import BEST_FILE, StudyDirectory
 from hyperlax.study.manifest import resume_command
-from hyperlax.study.record import StudyRecord, complete_trials, feasible_trials, winners
+from hyperlax.study.record import StudyRecord
 
 
 def print_end(
@@ -59,15 +59,15 @@ def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -
 
 def print_best(record: StudyRecord) -> None:
     """Print the best trial, the size of the Pareto front, or that no trial satisfies the constraints."""
-    best, objectives = winners(record), list(record.objectives)
+    best, objectives = record.winners, list(record.objectives)
     if not best:
-        if complete_trials(record):
+        if record.complete:
             print("No trial satisfies the constraints, so none is the best.")
         return
     if len(objectives) > 1:
         print(f"Pareto front of {', '.join(objectives)}: {counted(len(best), 'trial')}.")
         return
-    ties = sum(trial.values == best[0].values for trial in feasible_trials(record))
+    ties = sum(trial.values == best[0].values for trial in record.feasible)
     print(f"Best: trial {best[0].number}, {objectives[0]} {format_number(best[0].values[objectives[0]])}{_ties(ties)}.")
 
 

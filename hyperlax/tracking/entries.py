@@ -31,7 +31,7 @@ from hyperlax.study.directory import (
     TIMING_JSON,
     TRIALS,
 )
-from hyperlax.study.record import StudyRecord, TrialRecord, winners
+from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.statistics import best_confirmed, in_short
 
 LONGEST_TAG, _LONGEST_PARAM = 5000, 6000
@@ -122,7 +122,7 @@ def study_params(record: StudyRecord) -> dict[str, str]:
 
 def standing(record: StudyRecord) -> Standing:
     """Return the state of a study: its best trials, its progress, and its command, device and versions."""
-    best = winners(record)
+    best = record.winners
     finished = sum(trial.state != "RUNNING" for trial in record.trials)
     how_far = counts(record, int(record.arguments["n_trials"]))
     tags = {

@@ -40,7 +40,7 @@ from hyperlax.study import manifest as manifests
 from hyperlax.study.batch_files import UNKNOWN_AFTER_AN_ERROR, write_batch
 from hyperlax.study.directory import StudyDirectory, study_directory
 from hyperlax.study.scoring import Scoring
-from hyperlax.study.state import StudyState, open_state
+from hyperlax.study.state import StudyState
 from hyperlax.study.view import load_study
 from hyperlax.tasks import Measure, Task
 from hyperlax.trial import BatchResult, Curve, Outcome
@@ -132,7 +132,7 @@ def _write(directory: StudyDirectory, options: SweepOptions, recipe: Presampled,
     manifest = replace(manifest, command=shlex.join(["python", str(recipe.path), "run"]))
     manifest.write(directory.manifest)
     scoring = Scoring(scale, recipe.space.keys(), leading=scale.name)
-    with closing(open_state(options, recipe, directory, manifest)) as state:
+    with closing(StudyState(options, recipe, directory, manifest)) as state:
         state.database.describe({"recipe": recipe.name, "versions": manifest.versions, "search_space": manifest.space})
         state.ask(options.n_trials)
         ended = [trial for trial in trials if trial.state.is_finished()]

@@ -34,7 +34,7 @@ from hyperlax.study.journal import Journal
 from hyperlax.study.lock import LOCK, only_one_process
 from hyperlax.study.projection import unrecorded_trials
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.state import open_state
+from hyperlax.study.state import StudyState
 from hyperlax.study.summary import print_best
 from hyperlax.study.view import LiveStudy, read_trials
 
@@ -62,14 +62,14 @@ def repair(options: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> i
         read = partial(read_trials, options=options, space=SearchSpace(recipe.space), scale=manifest.scale)
         finding = _find_damage(directory, options.study_name, read)
         if finding is None:
-            with closing(open_state(options, recipe, directory, manifest, is_dry=True)) as state:
+            with closing(StudyState(options, recipe, directory, manifest, is_dry=True)) as state:
                 state.projection.check_journal()
             print(f"{directory.database} is sound; nothing to repair.")
             return 0
         print(finding)
         with replacing(directory.database) as rebuilt:
             source = _restore(directory.backup, rebuilt, options.study_name, read)
-            with closing(open_state(options, recipe, directory, manifest, database=rebuilt)) as state:
+            with closing(StudyState(options, recipe, directory, manifest, database=rebuilt)) as state:
                 before = state.finished()
                 recorded = state.projection.replay()
                 finished = state.finished()
@@ -111,7 +111,7 @@ def invalidate(
     with ending_on_io_error(directory.database, run_again), only_one_process(root):
         check_writable(directory)
         directory.check_database(options.study_name)
-        with closing(open_state(options, recipe, directory, manifest)) as state:
+        with closing(StudyState(options, recipe, directory, manifest)) as state:
             state.load()
             text = _INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
             for number in sorted(set(filter(state.is_invalidated, trials))):

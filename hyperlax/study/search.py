@@ -35,7 +35,7 @@ from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.simulated_schedule import lanes_of, refills_lanes
-from hyperlax.study.state import open_state
+from hyperlax.study.state import StudyState
 from hyperlax.study.stopping import Limits, StopRequest
 from hyperlax.study.study_run import (
     MakeBackend,
@@ -121,7 +121,7 @@ def print_plan(
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
             database_file.back_up(directory.database, copy)
-        with closing(open_state(options, recipe, directory, manifest, database=copy, is_dry=True)) as state:
+        with closing(StudyState(options, recipe, directory, manifest, database=copy, is_dry=True)) as state:
             state.load()
             trials = state.ask(options.n_trials)
         sound = []

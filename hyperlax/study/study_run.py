@@ -31,7 +31,7 @@ from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.projection import finished_trials
 from hyperlax.study.reporters import ignoring_broken_output
-from hyperlax.study.state import open_state
+from hyperlax.study.state import StudyState
 from hyperlax.study.stopping import Limits, stopping_on_signals
 from hyperlax.study.view import LiveStudy
 from hyperlax.tasks import Command, Function
@@ -140,7 +140,7 @@ class StudyRun(ABC, Generic[_Options]):
                     return self.limits.stop.exit_status
                 manifest = manifest.planned(options, backend)
                 manifest.write(directory.manifest)
-            state = open_state(options, self.recipe, directory, manifest, survived=self.survived)
+            state = StudyState(options, self.recipe, directory, manifest, survived=self.survived)
             stack.enter_context(closing(state))
             for observer in self.observers:
                 stack.callback(observer.close)

@@ -125,7 +125,7 @@ def invalidate(
             for record, where in live.analyses():
                 write_pages(record, where)
             if any(trial.state.name == "COMPLETE" for trial in state.trials()):
-                print_best(live.results())
+                print_best(live.snapshot())
             else:
                 print("No trial is left in the ranking.")
     return 0

@@ -308,5 +308,5 @@ class _PopulationRun(StudyRun[PbtOptions]):
 
     def _write_schedule(self, path: Path, trials: Sequence[int]) -> None:
         """Write `pbt_schedule.json` of the trials that lead to the best."""
-        known = self.live.results().trials
+        known = self.live.snapshot().trials
         write_json(path, describe_schedule(self.options, self.recipe, [known[number] for number in trials]))

@@ -238,14 +238,8 @@ class _SearchRun(StudyRun[SearchOptions]):
         tell(self.observers, lambda observer: observer.training_written())
         options, state, limits = self.options, self.live.state, self.limits
         is_exhausted = limits.may_start() and state.finished() < options.n_trials
-        status = print_end(
-            self.live.results(),
-            total=options.n_trials,
-            interrupted=limits.stop.exit_status if limits.stop.is_set() else None,
-            given_up=limits.sentence() if limits.too_many_failed else None,
-            exhausted=is_exhausted,
-            saved=self.checkpoints.saved_trials(),
-        )
+        saved = self.checkpoints.saved_trials()
+        status = print_end(self.live.snapshot(), options.n_trials, limits, is_exhausted, saved)
         is_whole = is_exhausted or state.finished() >= options.n_trials
         if status or not options.confirm_top or not is_whole:
             return status

@@ -249,10 +249,6 @@ class LiveStudy(Generic[_Options]):
         """Return the study as it is now."""
         return self._as_of(self.state.trials(), self.state.database.foreign())
 
-    def results(self) -> StudyRecord:
-        """Return the study as it is now, without its confirmation."""
-        return snapshot(self.directory.root, self.options, self.manifest, self.state.trials(), known=self._records)
-
     def lineage(self) -> Lineage:
         """Return the lineage of a population's trials."""
         assert isinstance(self.options, PbtOptions)

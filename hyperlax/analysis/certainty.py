@@ -7,7 +7,7 @@ from hyperlax.config.stored import SEARCH, command_of
 from hyperlax.errors import counted, format_number
 from hyperlax.study.manifest import train_command
 from hyperlax.study.record import StudyRecord, TrialRecord
-from hyperlax.study.statistics import best_confirmed, in_short, instead_of_winner
+from hyperlax.study.statistics import in_short, instead_of_winner
 
 EXACT = ("num_parameters",)
 """Objectives that do not depend on luck."""
@@ -24,7 +24,7 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
     """
     if all(name in EXACT for name in record.objectives):
         return [], ""
-    if record.confirmation and best_confirmed(record.confirmation):
+    if record.confirmation and record.confirmation.best:
         instead = instead_of_winner(record.confirmation)
         command = "" if instead is None else train_command(record.directory, instead)
         return in_short(record.confirmation), command

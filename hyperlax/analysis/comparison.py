@@ -16,7 +16,7 @@ from hyperlax.analysis.study_data import MissingFile, StudyData, readable_curves
 from hyperlax.errors import UsageError
 from hyperlax.metrics import aggregated
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.statistics import Interval, best_confirmed, mean_interval
+from hyperlax.study.statistics import Interval, mean_interval
 
 _HEADER = ["study", "recipe", "environment", "state", "trials", "best", "trial", "confirmed", "95 % from", "95 % to"]
 
@@ -113,7 +113,7 @@ def _row(one: Compared, leading: str) -> list[Any]:
 
 
 def _confirmed(record: StudyRecord) -> Interval | None:
-    best = best_confirmed(record.confirmation) if record.confirmation else None
+    best = record.confirmation.best if record.confirmation else None
     return mean_interval(best.per_seed[record.confirmation.metric]) if best and record.confirmation else None
 
 

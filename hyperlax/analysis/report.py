@@ -28,7 +28,7 @@ from hyperlax.scale import Words
 from hyperlax.study.lock import holder_of
 from hyperlax.study.progress import clock
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
-from hyperlax.study.statistics import best_confirmed, compared, complete, gain, in_full, in_short, mean_interval
+from hyperlax.study.statistics import compared, gain, in_full, in_short, mean_interval
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _tiles(
 def _gain(record: StudyRecord) -> tuple[str | None, str]:
     """Return by how much the best is better than the default configuration, on new seeds if it is confirmed; None if not known."""
     confirmation = record.confirmation
-    if confirmation and (best := best_confirmed(confirmation)):
+    if confirmation and (best := confirmation.best):
         ahead = gain(confirmation, best)
         other = "" if best.trial == confirmation.winner else f" of {best.words}"
         words = f"gain{other} over the default on new seeds, 95 %: {ahead}"
@@ -208,7 +208,7 @@ def _confirmation(record: StudyRecord, confirmation: Confirmation) -> dict[str, 
     _, *others = compared(confirmation, record.scale)
     rows = [
         [*_confirmed_row(confirmation, ours), *(float(np.mean(ours.per_seed[name])) for name in others)]
-        for ours in complete(confirmation)
+        for ours in confirmation.complete
     ]
     told = in_short(confirmation)
     return {

@@ -106,6 +106,31 @@ class Confirmation:
     configurations: list[Confirmed]
     winner: int | None = None
 
+    @property
+    def sign(self) -> float:
+        """1.0 if higher values of the metric are better, else -1.0."""
+        return 1.0 if self.direction == "maximize" else -1.0
+
+    @property
+    def complete(self) -> list[Confirmed]:
+        """COMPLETE configurations."""
+        return [configuration for configuration in self.configurations if configuration.state == "COMPLETE"]
+
+    @property
+    def searched(self) -> list[Confirmed]:
+        """COMPLETE configurations that are among the best of the search."""
+        return [configuration for configuration in self.complete if configuration.trial is not None]
+
+    @property
+    def best(self) -> Confirmed | None:
+        """The one of the search's best with the best mean on the new seeds, the first of equal ones."""
+        return max(self.searched, key=lambda one: self.sign * np.mean(one.per_seed[self.metric]), default=None)
+
+    @property
+    def default(self) -> Confirmed | None:
+        """The recipe's default configuration, None unless it is COMPLETE."""
+        return next((configuration for configuration in self.complete if configuration.is_default), None)
+
 
 @dataclass(frozen=True)
 class Lineage:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,6 @@ from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.schedulers.pb2 import is_continuous
 from hyperlax.schedulers.pbt import PopulationBasedTraining, explored
 from hyperlax.schedulers.registry import EXPLORERS
-from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import write_batch
 from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
 from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, describe_schedule, replay_command, score_of, sign_of
 from hyperlax.study.loop import Loop
@@ -42,7 +40,7 @@ from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reporters import IntervalReporter
 from hyperlax.study.stopping import Limits, StopRequest
 from hyperlax.study.study_run import MakeBackend, StudyRun, engine_config, local_backend
-from hyperlax.study.trials import Resumed, Settings, Trials
+from hyperlax.study.trials import Resumed, Settings, StudyTrials
 from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, Trial, TrialResult
 
@@ -54,14 +52,12 @@ _PAGES_SECONDS = 60.0
 """Minimum seconds between two updates of the pages while members train."""
 
 
-class _PopulationTrials(Trials):
+class _PopulationTrials(StudyTrials[PbtOptions]):
     """The trials of a population. first: the first interval's hyperparameters, by member. changed: called after an interval."""
 
     def __init__(self, live: LiveStudy[PbtOptions], first: list[dict[str, Any]], changed: Callable[[], None]):
-        super().__init__()
-        self._live, self._state, self._options = live, live.state, live.options
-        self._first, self._changed = first, changed
-        self._space = SearchSpace(live.recipe.space)
+        super().__init__(live, changed)
+        self._first, self._space = first, SearchSpace(live.recipe.space)
         self._members, self._intervals = self._options.population_size, self._options.num_intervals
 
     def resume(self, backend: Backend) -> Resumed:
@@ -87,9 +83,6 @@ class _PopulationTrials(Trials):
             self._insert(0, {member: CopyFrom(member, params) for member, params in enumerate(self._first)})
         return [self._state.trial(number) for number in range(self._members)]
 
-    def start(self, numbers: Collection[int]) -> None:
-        self._state.database.start(numbers)
-
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
         """Return the successors of an interval's trials, which are recorded by now."""
         first = min(copies) + self._members
@@ -99,34 +92,22 @@ class _PopulationTrials(Trials):
 
     def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write an interval's files, then the database. Raises HyperlaxError if an interval recorded before differs."""
-        live = self._live
         # its only value is the objective
-        results = [replace(result, intermediate={}) for result in live.scoring.results(batch)]
-        interval, before = (
-            self.super_batch(results[0].number),
-            [self._state.trials()[result.number] for result in results],
-        )
+        results = [replace(result, intermediate={}) for result in self._live.scoring.results(batch)]
+        interval, recorded = self.super_batch(results[0].number), self._state.trials()
+        before = [recorded[result.number] for result in results]
         if before[0].state.is_finished():
             self._compare(interval, results, before)
             return results
-        if interval + 1 == self._intervals:
-            complete = [result for result in results if result.state == "COMPLETE"]
-            sign = sign_of(self._options)
-            best = max(complete, key=lambda result: (sign * _score(result), -result.number), default=None)
-            about = {"study": self._options.study_name, **about_recipe(live.recipe)}
-            write_agents(live.directory.root, about, batch, [best.number] if best else [])
-        path = self._state.new_batch(interval)
-        write_batch(path, live.directory.root, batch, results, live.scoring.scale)
-        self._state.record(results, path)
+        is_last, sign = interval + 1 == self._intervals, sign_of(self._options)
+        complete = [result for result in results if is_last and result.state == "COMPLETE"]
+        best = max(complete, key=lambda result: (sign * _score(result), -result.number), default=None)
+        self._write(batch, results, [best.number] if best else [])
         for result in results:
             if result.state == "FAIL":
                 log.warning("member %d: %s. It is replaced.", result.number % self._members, result.reason)
         self._changed()
         return results
-
-    def super_batch(self, number: int) -> int:
-        """Return the interval of a trial."""
-        return number // self._members
 
     def _insert(self, first: int, began: Mapping[int, CopyFrom]) -> None:
         """Add the trials of an interval to the study."""

@@ -7,13 +7,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend
-from hyperlax.config.options import SearchOptions
+from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import HyperlaxError, counted
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study import database_file
@@ -24,6 +24,8 @@ from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, SegmentResult, Trial, TrialResult
 
 log = logging.getLogger(__name__)
+
+_Options = TypeVar("_Options", SearchOptions, PbtOptions)
 
 REFUSED = "refused"
 """Beginning of the reason of a trial with invalid values."""
@@ -136,19 +138,39 @@ class FixedTrials(Trials):
         return self._write(batch)
 
 
-class SearchTrials(Trials):
-    """The trials of a search or a sweep.
+class StudyTrials(Trials, Generic[_Options]):
+    """Trials that a study keeps in its database and files. changed: called whenever trials are recorded."""
 
-    survived: see `Trials`. changed: called whenever trials are recorded.
-    """
+    def __init__(self, live: LiveStudy[_Options], changed: Callable[[], None], survived: dict[int, int] | None = None):
+        super().__init__(survived)
+        self._live, self._state, self._options, self._changed = live, live.state, live.options, changed
+
+    def start(self, numbers: Collection[int]) -> None:
+        self._state.database.start(numbers)
+
+    def super_batch(self, number: int) -> int:
+        return number // self._live.width
+
+    def _write(
+        self, batch: BatchResult, results: list[TrialResult], with_agents: Collection[int], columns: Sequence[str] = ()
+    ) -> None:
+        """Write a batch's agents and files, then the database. with_agents: the trials whose agents are kept."""
+        live, root = self._live, self._live.directory.root
+        path = self._state.new_batch(self.super_batch(results[0].number))
+        if with_agents:
+            write_agents(root, {"study": live.options.study_name, **about_recipe(live.recipe)}, batch, with_agents)
+        write_batch(path, root, batch, results, live.scoring.scale, columns)
+        self._state.record(results, path)
+
+
+class SearchTrials(StudyTrials[SearchOptions]):
+    """The trials of a search or a sweep."""
 
     def __init__(
         self, live: LiveStudy[SearchOptions], settings: Settings, survived: dict[int, int], changed: Callable[[], None]
     ):
-        super().__init__(survived)
-        self._live, self._options, self._state = live, live.options, live.state
-        self._settings, self._changed = settings, changed
-        self._backed_up = 0
+        super().__init__(live, changed, survived)
+        self._settings, self._backed_up = settings, 0
 
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues. The backend of refilled lanes restores the trials that it saved."""
@@ -180,30 +202,18 @@ class SearchTrials(Trials):
             self._backed_up = asked[0].number
         return asked
 
-    def start(self, numbers: Collection[int]) -> None:
-        self._state.database.start(numbers)
-
     def requeue(self, numbers: Collection[int]) -> None:
         self._state.database.requeue(numbers)
 
     def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write a batch's agents and files, then the database. Log the failures."""
-        live = self._live
-        results = live.scoring.results(batch)
-        path = self._state.new_batch(self.super_batch(results[0].number))
-        if self._options.save_agents != "none":
-            about = {"study": self._options.study_name, **about_recipe(live.recipe)}
-            complete = [result.number for result in results if result.state == "COMPLETE"]
-            write_agents(live.directory.root, about, batch, complete)
-        columns = self._settings.columns or (live.scoring.leading,)
-        write_batch(path, live.directory.root, batch, results, live.scoring.scale, columns)
-        self._state.record(results, path)
+        results = self._live.scoring.results(batch)
+        keeps_agents = self._options.save_agents != "none"
+        complete = [result.number for result in results if keeps_agents and result.state == "COMPLETE"]
+        self._write(batch, results, complete, self._settings.columns or (self._live.scoring.leading,))
         _log_failures(results)
         self._changed()
         return results
-
-    def super_batch(self, number: int) -> int:
-        return number // self._live.width
 
 
 def _rows_of(trial: FrozenTrial, columns: int) -> np.ndarray:

@@ -25,7 +25,6 @@ from optuna.trial import FrozenTrial, TrialState
 from hyperlax import space as spaces
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.config.configurations import write_samples
-from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SweepOptions
 from hyperlax.config.settling import settled
 from hyperlax.errors import UsageError
@@ -126,12 +125,11 @@ def _replace(root: Path, new: Path) -> None:
 def _write(directory: StudyDirectory, options: SweepOptions, recipe: Presampled, trials: Sequence[FrozenTrial]) -> None:
     """Write everything but the pages."""
     write_samples(directory.samples, recipe.samples)
-    scale = kind_of(recipe).scale("")
     place: Any = SimpleNamespace(device="tasks of Metaflow", lanes=1, slots=1, packing={})
-    manifest = manifests.describe(options, recipe, scale, [], place).running(recipe)
+    manifest = manifests.describe(options, recipe, [], place).running(recipe)
     manifest = replace(manifest, command=shlex.join(["python", str(recipe.path), "run"]))
     manifest.write(directory.manifest)
-    scoring = Scoring(scale, recipe.space.keys(), leading=scale.name)
+    scoring = Scoring(manifest.scale, recipe.space.keys(), leading=manifest.scale.name)
     with closing(StudyState(options, recipe, directory, manifest)) as state:
         state.database.describe({"recipe": recipe.name, "versions": manifest.versions, "search_space": manifest.space})
         state.ask(options.n_trials)

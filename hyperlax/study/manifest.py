@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, NotRequired, TypedDict
 
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend, narrowest
-from hyperlax.config.kinds import left_out
+from hyperlax.config.kinds import kind_of, left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.own_recipes import tune_call
@@ -126,11 +126,11 @@ class _StoredRecipe(TypedDict):
 def describe(
     options: SearchOptions | PbtOptions,
     recipe: Recipe,
-    scale: Scale,
-    first_trials: list[dict[str, Any]],
+    first_trials: Sequence[dict[str, Any]],
     backend: Backend | None,
 ) -> Manifest:
     """Return the manifest of a new study, without a run of it. backend: None if that is not chosen yet."""
+    scale = kind_of(recipe).scale(options.env_config)
     manifest = Manifest(
         arguments=options.to_json(),
         command=_search_command(options, recipe, study_directory(options, recipe)),
@@ -143,7 +143,7 @@ def describe(
             "changes": _changes_to_json(recipe.changes),
         },
         space=_space_to_json(recipe.space),
-        first_trials=first_trials,
+        first_trials=list(first_trials),
         versions=installed_versions(scale.words.has_programs),
         device="",
         reference=scale if isinstance(scale, ReferenceReturns) else None,

@@ -15,7 +15,6 @@ import optuna
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.checks import check_space, ignored_constraints
 from hyperlax.config.configurations import excluded_default, first_trials
-from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.speech import spoken
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -109,8 +108,7 @@ def print_plan(
         directory = StudyDirectory(resume_from)
         stored = manifests.read(directory.manifest, recipe)
     checkpoints = CheckpointManager(directory.checkpoints, options.checkpoint_seconds)
-    scale = kind_of(recipe).scale(options.env_config)
-    manifest = stored or manifests.describe(options, recipe, scale, first_trials(options, recipe), None)
+    manifest = stored or manifests.describe(options, recipe, first_trials(options, recipe), None)
     backend = make_backend(search_config(options, recipe, manifest if manifest.is_planned else None), checkpoints)
     manifest = manifest if manifest.is_planned else manifest.planned(options, backend)
     unchanged = ending_on_io_error(

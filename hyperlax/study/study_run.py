@@ -106,8 +106,7 @@ class StudyRun(ABC, Generic[_Options]):
         if self.waits:  # what cannot run is refused before anything is written
             local_planner(self.config(None), self.checkpoints).close()
         backend = None if self.waits else self._new_backend(None)
-        scale = kind_of(self.recipe).scale(self.options.env_config)
-        manifest = manifests.describe(self.options, self.recipe, scale, list(first_trials), backend)
+        manifest = manifests.describe(self.options, self.recipe, first_trials, backend)
         with self._held():
             refuse_existing(self.directory)
             check_writable(self.directory)

@@ -172,16 +172,16 @@ def read(path: Path, recipe: Recipe) -> Manifest:
 
     Other versions of the packages are allowed and logged. Results of different programs agree up to float rounding only.
     """
-    stored = content_of(path)
-    check_recipe(stored, path, recipe)
+    stored = check_recipe(path, recipe)
     for package, version in installed_versions().items():
         if stored.versions.get(package) not in (None, version):
             log.warning("The study began with %s %s; it continues with %s.", package, stored.versions[package], version)
     return stored
 
 
-def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
-    """Raise UsageError if a study began with another recipe, or its file is damaged. stored: its study.json at `path`."""
+def check_recipe(path: Path, recipe: Recipe) -> Manifest:
+    """Return the content of a study.json. Raises UsageError if it is damaged or the study began with another recipe."""
+    stored = content_of(path)
     base_of(stored, path)
     space_of(stored, path)
     where = f"{recipe.path}: the study in {path.parent}"
@@ -197,6 +197,7 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
     for values in stored.first_trials:
         if values.keys() != recipe.space.keys() or not all(recipe.space[n].contains(values[n]) for n in values):
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
+    return stored
 
 
 def task_of(stored: Manifest, path: Path, file: Path) -> Task:

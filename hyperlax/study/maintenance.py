@@ -111,20 +111,19 @@ def invalidate(
     with ending_on_io_error(directory.database, run_again), only_one_process(root):
         check_writable(directory)
         directory.check_database(options.study_name)
-        with closing(StudyState(options, recipe, directory, manifest)) as state:
-            state.load()
+        with closing(LiveStudy(options, recipe, directory, manifest)) as live:
+            live.load()
             text = _INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
-            for number in sorted(set(filter(state.is_invalidated, trials))):
+            for number in sorted(set(filter(live.is_invalidated, trials))):
                 print(f"Trial {number} was already out of the ranking.")
-            for trial in state.invalidate(trials, text):
+            for trial in live.invalidate(trials, text):
                 values = ", ".join(
                     f"{name} {format_number(value)}" for name, value in zip(objectives, trial.values, strict=True)
                 )
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its results are kept.")
-            live = LiveStudy(options, recipe, directory, manifest, state)
             for record, where in live.analyses():
                 write_pages(record, where)
-            if any(trial.state.name == "COMPLETE" for trial in state.trials()):
+            if any(trial.state.name == "COMPLETE" for trial in live.trials()):
                 print_best(live.snapshot())
             else:
                 print("No trial is left in the ranking.")

@@ -62,8 +62,8 @@ class _PopulationTrials(StudyTrials[PbtOptions]):
 
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues: after the interval that was saved last, or from the beginning."""
-        frozen = self._state.trials()
-        trials = {trial.number: self._state.trial(trial.number) for trial in frozen}
+        frozen = self._live.trials()
+        trials = {trial.number: self._live.trial(trial.number) for trial in frozen}
         restored = [(trials[result.number], result) for result in backend.restore(trials, trials.keys())]
         begin = min((result.number for _, result in restored), default=0)
         shown = {trial.number: Shown(np.array([[score_of(trial)]]), True) for trial in frozen[:begin]}
@@ -79,22 +79,22 @@ class _PopulationTrials(StudyTrials[PbtOptions]):
         if self._asked:
             return []
         self._asked = True
-        if not self._state.trials():
+        if not self._live.trials():
             self._insert(0, {member: CopyFrom(member, params) for member, params in enumerate(self._first)})
-        return [self._state.trial(number) for number in range(self._members)]
+        return [self._live.trial(number) for number in range(self._members)]
 
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
         """Return the successors of an interval's trials, which are recorded by now."""
         first = min(copies) + self._members
-        if len(self._state.trials()) <= first:
+        if len(self._live.trials()) <= first:
             self._insert(first, {number + self._members: copy for number, copy in sorted(copies.items())})
-        return [(copy.source, self._state.trial(number + self._members)) for number, copy in sorted(copies.items())]
+        return [(copy.source, self._live.trial(number + self._members)) for number, copy in sorted(copies.items())]
 
     def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write an interval's files, then the database. Raises HyperlaxError if an interval recorded before differs."""
         # its only value is the objective
         results = [replace(result, intermediate={}) for result in self._live.scoring.results(batch)]
-        interval, recorded = self.super_batch(results[0].number), self._state.trials()
+        interval, recorded = self.super_batch(results[0].number), self._live.trials()
         before = [recorded[result.number] for result in results]
         if before[0].state.is_finished():
             self._compare(interval, results, before)
@@ -117,7 +117,7 @@ class _PopulationTrials(StudyTrials[PbtOptions]):
             member = number % self._members
             attributes = {MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval}
             trials.append(AskedTrial(self._space.encode(copy.params), attributes, {}))
-        self._state.append(trials)
+        self._live.append(trials)
 
     def _compare(self, interval: int, results: Sequence[TrialResult], before: Sequence[FrozenTrial]) -> None:
         now = np.array([_score(result) for result in results])
@@ -136,7 +136,7 @@ def _recorded_starts(live: LiveStudy) -> dict[int, CopyFrom]:
     space = SearchSpace(live.recipe.space)
     return {
         trial.number: CopyFrom(trial.number if parent is None else parent, space.decode(trial.params))
-        for trial in live.state.trials()
+        for trial in live.trials()
         for parent in [trial.user_attrs.get(PARENT)]
     }
 
@@ -261,7 +261,7 @@ class _PopulationRun(StudyRun[PbtOptions]):
             )
             return self.limits.stop.exit_status
         assert lineage.final is not None
-        value = self.live.state.trials()[lineage.final].values[0]
+        value = self.live.trials()[lineage.final].values[0]
         name, again = self.live.scoring.scale.name, "new agents" if self.options.env_config else "again"
         print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), {name} {format_number(value)}.")
         print(f"Train {again} along its schedule:\n  {replay_command(schedule)}")
@@ -279,12 +279,12 @@ class _PopulationRun(StudyRun[PbtOptions]):
 
     def _finished(self) -> int:
         """Return how many intervals have ended."""
-        return self.live.state.finished() // self.options.population_size
+        return self.live.finished() // self.options.population_size
 
     def _has_failed(self) -> bool:
         """Return whether every member failed in the last interval."""
         size, finished = self.options.population_size, self._finished()
-        last = self.live.state.trials()[(finished - 1) * size : finished * size] if finished else []
+        last = self.live.trials()[(finished - 1) * size : finished * size] if finished else []
         return bool(last) and all(trial.state.name == "FAIL" for trial in last)
 
     def _write_schedule(self, path: Path, trials: Sequence[int]) -> None:

@@ -163,8 +163,8 @@ class _SearchRun(StudyRun[SearchOptions]):
     def publish_missing(self) -> None:
         """Write the pages that are missing. Log which trials of other programs cannot run for want of room."""
         self._publish()
-        state, total = self.live.state, self.options.n_trials
-        if self.is_over() and (waiting := len(state.waiting_foreign())) and not self.options.is_sweep:
+        live, total = self.live, self.options.n_trials
+        if self.is_over() and (waiting := len(live.waiting_foreign())) and not self.options.is_sweep:
             log.info(
                 "%s of other programs can be run: resume with %s %d.",
                 counted(waiting, "waiting trial"),
@@ -174,7 +174,7 @@ class _SearchRun(StudyRun[SearchOptions]):
 
     def is_over(self) -> bool:
         """Return whether nothing is left to train."""
-        return self.live.state.finished() >= self.options.n_trials
+        return self.live.finished() >= self.options.n_trials
 
     def loop(self, backend: Backend) -> Loop:
         """Return the loop that trains what is missing."""
@@ -184,7 +184,7 @@ class _SearchRun(StudyRun[SearchOptions]):
 
     def _settings(self) -> Settings:
         options, refills = self.options, refills_lanes(self.options)
-        missing = options.n_trials - self.live.state.finished()
+        missing = options.n_trials - self.live.finished()
         return Settings(
             task="search",
             total=options.n_trials,
@@ -194,7 +194,7 @@ class _SearchRun(StudyRun[SearchOptions]):
             repetitions=options.num_seeds if options.seed_schedule == "racing" else 1,
             columns=tuple(self._pruning_metrics()) if refills else (),
             refills=refills,
-            overlaps=refills or self.live.state.overlaps,
+            overlaps=refills or self.live.overlaps,
             lanes=lanes_of(self.live.manifest),
             checkpoint_seconds=options.checkpoint_seconds,
         )
@@ -234,11 +234,11 @@ class _SearchRun(StudyRun[SearchOptions]):
         if self.live.trials_in_finished_super_batches() > self._in_pages:
             self._publish()
         tell(self.observers, lambda observer: observer.training_written())
-        options, state, limits = self.options, self.live.state, self.limits
-        is_exhausted = limits.may_start() and state.finished() < options.n_trials
+        options, live, limits = self.options, self.live, self.limits
+        is_exhausted = limits.may_start() and live.finished() < options.n_trials
         saved = self.checkpoints.saved_trials()
-        status = print_end(self.live.snapshot(), options.n_trials, limits, is_exhausted, saved)
-        is_whole = is_exhausted or state.finished() >= options.n_trials
+        status = print_end(live.snapshot(), options.n_trials, limits, is_exhausted, saved)
+        is_whole = is_exhausted or live.finished() >= options.n_trials
         if status or not options.confirm_top or not is_whole:
             return status
 
@@ -246,7 +246,7 @@ class _SearchRun(StudyRun[SearchOptions]):
             self._publish()
             tell(self.observers, lambda observer: observer.training_written())
 
-        confirming = ConfirmationRun(self.live, self.limits, self.make_backend, self.observers)
+        confirming = ConfirmationRun(live, self.limits, self.make_backend, self.observers)
         return confirming.run(write_pages, self.retry_failed)
 
     def _publish(self) -> None:

@@ -68,7 +68,7 @@ class StudyState:
           database: Another file than the study's own.
           is_dry: Leave the journal on disk as it is.
         """
-        self._directory, self._space, self._base = directory, SearchSpace(recipe.space), recipe.config.algorithm
+        self.directory, self._space, self._base = directory, SearchSpace(recipe.space), recipe.config.algorithm
         self._objectives = tuple(options.objectives)
         self._schedule = schedule_of(options, manifest, survived) if isinstance(options, SearchOptions) else None
         self._pruned: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
@@ -162,7 +162,7 @@ class StudyState:
 
     def record(self, results: Sequence[TrialResult], batch: Path) -> None:
         """Record the results of a batch. Its files, from which a lost record is restored, are on disk already."""
-        self.database.finish(results, self._directory.name(batch))
+        self.database.finish(results, self.directory.name(batch))
 
     def retry_failed(self) -> list[int]:
         """Set every FAIL trial to WAITING, under its own number and parameters. Return their numbers.
@@ -198,11 +198,11 @@ class StudyState:
     def new_batch(self, super_batch: int) -> Path:
         """Return the directory of the next batch of a super-batch, with a name that was never used."""
         first, width = super_batch * self._sampler.super_batch, self._sampler.super_batch
-        return self._directory.next_batch(super_batch, self._named_batches(self.trials()[first : first + width]))
+        return self.directory.next_batch(super_batch, self._named_batches(self.trials()[first : first + width]))
 
     def discard_incomplete(self) -> None:
         """Remove the incomplete files that a killed process left; see `StudyDirectory`."""
-        self._directory.discard_incomplete(self._named_batches(self.trials()))
+        self.directory.discard_incomplete(self._named_batches(self.trials()))
 
     def _ask(self, start: int, stop: int) -> None:
         """Ask for trials `start` to `stop`, as far as the space has configurations.
@@ -222,9 +222,9 @@ class StudyState:
         for trial, suggestion in zip(recorded, suggestions, strict=False):
             if self._space.identity(trial.params) != self._space.identity(suggestion.params):
                 raise HyperlaxError(
-                    f"{self._directory.database}: trial {trial.number} has {self._space.decode(trial.params)}, the sampler now "
+                    f"{self.directory.database}: trial {trial.number} has {self._space.decode(trial.params)}, the sampler now "
                     f"suggests {self._space.decode(suggestion.params)}. The versions of Optuna or numpy differ from those in "
-                    f"{self._directory.manifest.name}: install those to resume, or start a new study elsewhere."
+                    f"{self.directory.manifest.name}: install those to resume, or start a new study elsewhere."
                 )
         attributes = {"exec_batch": start // self._sampler.super_batch}
         asked = [
@@ -291,7 +291,7 @@ class StudyState:
 
     def _change(self, event: Retried | Invalidated, trials: Sequence[FrozenTrial]) -> None:
         """Add a change of these trials to the journal, then to the database. Pages with the old results become outdated."""
-        self._directory.outdate_analyses(min(trial.number for trial in trials) // self._sampler.super_batch)
+        self.directory.outdate_analyses(min(trial.number for trial in trials) // self._sampler.super_batch)
         self._journal.append(event)
         self.projection.apply_changes()
 

@@ -31,7 +31,6 @@ from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.projection import finished_trials
 from hyperlax.study.reporters import ignoring_broken_output
-from hyperlax.study.state import StudyState
 from hyperlax.study.stopping import Limits, stopping_on_signals
 from hyperlax.study.view import LiveStudy
 from hyperlax.tasks import Command, Function
@@ -139,14 +138,14 @@ class StudyRun(ABC, Generic[_Options]):
                     return self.limits.stop.exit_status
                 manifest = manifest.planned(options, backend)
                 manifest.write(directory.manifest)
-            state = StudyState(options, self.recipe, directory, manifest, survived=self.survived)
-            stack.enter_context(closing(state))
+            self.live = LiveStudy(options, self.recipe, directory, manifest, self.survived, running.runs)
+            stack.enter_context(closing(self.live))
             for observer in self.observers:
                 stack.callback(observer.close)
             stack.enter_context(stopping_on_signals(self.limits.stop))
             stack.enter_context(ignoring_broken_output())
             environment = kind_of(self.recipe).environment(options.env_config)
-            state.database.describe(
+            self.live.database.describe(
                 {
                     "recipe": self.recipe.name,
                     **({"environment": environment} if environment else {}),
@@ -154,7 +153,6 @@ class StudyRun(ABC, Generic[_Options]):
                     "search_space": manifest.space,
                 }
             )
-            self.live = LiveStudy(options, self.recipe, directory, manifest, state, running.runs)
             self._load()
             if not self.is_over():
                 self._train(backend or self._new_backend(manifest))
@@ -188,20 +186,20 @@ class StudyRun(ABC, Generic[_Options]):
 
     def _load(self) -> None:
         """Bring the study up to date with the files on disk, and log its state."""
-        state = self.live.state
-        state.discard_incomplete()
-        state.load()
+        live = self.live
+        live.discard_incomplete()
+        live.load()
         if self.retry_failed:
-            again = state.retry_failed()
+            again = live.retry_failed()
             none = "No trial to retry: none has failed, except by hyperlax invalidate."
             log.info(f"Run again: {numbered(again)}." if again else none)
-        finished = [trial for trial in state.trials() if trial.state.is_finished()]
+        finished = [trial for trial in live.trials() if trial.state.is_finished()]
         self.checkpoints.forget([trial.number for trial in finished])
         for trial in finished:
-            if not state.is_invalidated(trial.number):
+            if not live.is_invalidated(trial.number):
                 self.limits.count(trial.number, trial.state.name, trial.user_attrs.get("reason", ""))
         self.publish_missing()
-        tell(self.observers, lambda observer: observer.study_started(self.live.snapshot))
+        tell(self.observers, lambda observer: observer.study_started(live.snapshot))
 
     def _train(self, backend: Backend) -> None:
         """Train until enough trials are finished or a limit is reached."""

@@ -143,10 +143,10 @@ class StudyTrials(Trials, Generic[_Options]):
 
     def __init__(self, live: LiveStudy[_Options], changed: Callable[[], None], survived: dict[int, int] | None = None):
         super().__init__(survived)
-        self._live, self._state, self._options, self._changed = live, live.state, live.options, changed
+        self._live, self._options, self._changed = live, live.options, changed
 
     def start(self, numbers: Collection[int]) -> None:
-        self._state.database.start(numbers)
+        self._live.database.start(numbers)
 
     def super_batch(self, number: int) -> int:
         return number // self._live.width
@@ -156,11 +156,11 @@ class StudyTrials(Trials, Generic[_Options]):
     ) -> None:
         """Write a batch's agents and files, then the database. with_agents: the trials whose agents are kept."""
         live, root = self._live, self._live.directory.root
-        path = self._state.new_batch(self.super_batch(results[0].number))
+        path = live.new_batch(self.super_batch(results[0].number))
         if with_agents:
             write_agents(root, {"study": live.options.study_name, **about_recipe(live.recipe)}, batch, with_agents)
         write_batch(path, root, batch, results, live.scoring.scale, columns)
-        self._state.record(results, path)
+        live.record(results, path)
 
 
 class SearchTrials(StudyTrials[SearchOptions]):
@@ -174,11 +174,11 @@ class SearchTrials(StudyTrials[SearchOptions]):
 
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues. The backend of refilled lanes restores the trials that it saved."""
-        trials, total = self._state.trials(), self._options.n_trials
+        trials, total = self._live.trials(), self._options.n_trials
         left = total - sum(trial.state.is_finished() for trial in trials)
         if not self._settings.overlaps:
             return Resumed({}, [], [], left)
-        asked = {trial.number: self._state.trial(trial.number) for trial in trials}
+        asked = {trial.number: self._live.trial(trial.number) for trial in trials}
         waiting = [asked[trial.number] for trial in trials if not trial.state.is_finished()]
         if not self._settings.refills:
             return Resumed({}, [], waiting[: max(0, left)], left)
@@ -196,14 +196,14 @@ class SearchTrials(StudyTrials[SearchOptions]):
     def ask(self) -> list[Trial]:
         """Return the trials of the next super-batch. Before they train, the database is backed up if it has grown enough."""
         total = self._options.n_trials
-        asked = self._state.ask_more(total) if self._settings.overlaps else self._state.ask(total)
+        asked = self._live.ask_more(total) if self._settings.overlaps else self._live.ask(total)
         if asked and asked[0].number >= self._backed_up * _GROWTH:
             database_file.back_up(self._live.directory.database, self._live.directory.backup)
             self._backed_up = asked[0].number
         return asked
 
     def requeue(self, numbers: Collection[int]) -> None:
-        self._state.database.requeue(numbers)
+        self._live.database.requeue(numbers)
 
     def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write a batch's agents and files, then the database. Log the failures."""

@@ -203,7 +203,7 @@ def _continued(
     """
     from hyperlax.samplers.distributions import SearchSpace
     from hyperlax.study.lock import refuse_running
-    from hyperlax.study.manifest import check_recipe, content_of
+    from hyperlax.study.manifest import check_recipe
     from hyperlax.study.projection import finished_trials
     from hyperlax.study.study_run import refuse_existing
 
@@ -216,7 +216,7 @@ def _continued(
         refuse_existing(directory)
     assert isinstance(stored, SearchOptions)
     options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
-    check_recipe(content_of(directory.manifest), directory.manifest, recipe)
+    check_recipe(directory.manifest, recipe)
     refuse_running(directory.root)  # after what a process that joins has to know
     directory.check_database(options.study_name)
     finished = len(finished_trials(directory, options, SearchSpace(recipe.space)))

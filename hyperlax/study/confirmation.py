@@ -19,7 +19,7 @@ from hyperlax.metrics import of_curve
 from hyperlax.recipe import apply, dotted
 from hyperlax.study.batch_files import LearningCurve, read_curves, read_hyperparams, read_trial_results
 from hyperlax.study.directory import TIMING_JSON, StudyDirectory, complete_batches
-from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, top
+from hyperlax.study.record import Confirmation, Confirmed, StudyRecord
 from hyperlax.trial import Trial
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def configurations(record: StudyRecord, base: Config) -> list[tuple[Trial, Confi
     base: the recipe's default configuration when the study began. It comes last, unless it is among the best already. The list is
     empty while no trial is COMPLETE.
     """
-    best = top(record, record.arguments["confirm_top"])
+    best = record.top(record.arguments["confirm_top"])
     if not best:
         return []
     own, metric = dotted(base), _metric(record)

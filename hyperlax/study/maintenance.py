@@ -37,7 +37,7 @@ from hyperlax.study.journal import Journal
 from hyperlax.study.lock import LOCK, only_one_process
 from hyperlax.study.projection import batch_of, unrecorded_trials
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.state import open_state
+from hyperlax.study.state import StudyState
 from hyperlax.study.summary import print_best
 from hyperlax.study.view import LiveStudy
 
@@ -66,14 +66,14 @@ def repair(options: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> i
         read = partial(read_trials, options=options, space=SearchSpace(recipe.space), metrics=metrics)
         finding = _find_damage(directory, options.study_name, read)
         if finding is None:
-            with closing(open_state(options, recipe, directory, manifest, is_dry=True)) as state:
+            with closing(StudyState(options, recipe, directory, manifest, is_dry=True)) as state:
                 state.projection.check_journal()
             print(f"{directory.database} is sound; nothing to repair.")
             return 0
         print(finding)
         with replacing(directory.database) as rebuilt:
             source = _restore(directory.backup, rebuilt, options.study_name, read)
-            with closing(open_state(options, recipe, directory, manifest, database=rebuilt)) as state:
+            with closing(StudyState(options, recipe, directory, manifest, database=rebuilt)) as state:
                 before = state.finished()
                 recorded = state.projection.replay()
                 finished = state.finished()
@@ -115,21 +115,20 @@ def invalidate(
     with ending_on_io_error(directory.database), only_one_process(root):
         check_writable(directory)
         directory.check_database(options.study_name)
-        with closing(open_state(options, recipe, directory, manifest)) as state:
-            state.load()
+        with closing(LiveStudy(options, recipe, directory, manifest)) as live:
+            live.load()
             text = _INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
-            for number in sorted(set(filter(state.is_invalidated, trials))):
+            for number in sorted(set(filter(live.is_invalidated, trials))):
                 print(f"Trial {number} was already out of the ranking.")
-            for trial in state.invalidate(trials, text):
+            for trial in live.invalidate(trials, text):
                 values = ", ".join(
                     f"{name} {format_number(value)}" for name, value in zip(objectives, trial.values, strict=True)
                 )
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its results are kept.")
-            live = LiveStudy(options, recipe, directory, manifest, state)
             for record, where in live.analyses():
                 write_pages(record, where)
-            if any(trial.state.name == "COMPLETE" for trial in state.trials()):
-                print_best(live.results())
+            if any(trial.state.name == "COMPLETE" for trial in live.trials()):
+                print_best(live.snapshot())
             else:
                 print("No trial is left in the ranking.")
     return 0

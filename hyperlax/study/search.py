@@ -27,7 +27,7 @@ from hyperlax.schedulers.pruning import PruningOptions
 from hyperlax.schedulers.registry import PRUNERS
 from hyperlax.study import database_file
 from hyperlax.study import manifest as manifests
-from hyperlax.study.confirmation_run import ConfirmationRun
+from hyperlax.study.confirmation_run import confirm
 from hyperlax.study.directory import StudyDirectory, study_directory
 from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.loop import Loop
@@ -246,8 +246,7 @@ class _SearchRun(StudyRun[SearchOptions]):
             self._publish()
             tell(self.observers, lambda observer: observer.training_written())
 
-        confirming = ConfirmationRun(live, self.limits, self.make_backend, self.observers)
-        return confirming.run(write_pages, self.retry_failed)
+        return confirm(self, write_pages)
 
     def _publish(self) -> None:
         """Have the analyses of the finished super-batches written."""

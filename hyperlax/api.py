@@ -121,23 +121,17 @@ class Study:
     @property
     def pareto(self) -> list[TrialRecord]:
         """Pareto front by number; with one objective the best trial alone."""
-        from hyperlax.study.record import winners
-
-        return winners(self._opened.record)
+        return self._opened.record.winners.copy()
 
     def top(self, count: int = 5) -> list[TrialRecord]:
         """Return the best trials, best first; with several objectives the first of the Pareto front, by number."""
-        from hyperlax.study.record import top
-
-        return top(self._opened.record, count)
+        return self._opened.record.top(count)
 
     def importances(self, objective: str | None = None) -> dict[str, float]:
         """Return how much of an objective's variation each hyperparameter explains: dotted name -> share, the largest first.
 
         objective: the first one by default. Raises HyperlaxError if the study does not have it, or has too few trials to tell.
         """
-        from hyperlax.study.record import without_importances
-
         known = list(self._opened.record.objectives)
         name = known[0] if objective is None else objective
         if name not in known:
@@ -145,7 +139,7 @@ class Study:
             raise HyperlaxError(f"{self.directory}: has no objective {name!r}. {hint}There are {', '.join(known)}.")
         shares = self.record.importances.get(name)
         if not shares:
-            raise HyperlaxError(f"{self.directory}: {without_importances(self.record)}")
+            raise HyperlaxError(f"{self.directory}: {self.record.without_importances()}")
         return shares
 
     @property

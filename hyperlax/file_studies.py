@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -45,7 +45,7 @@ def _lead_or_join(files: Sequence[str], given: Given) -> int:
     level = "WARNING" if given.get("quiet") else given.get("log_level", "INFO")
     log_from(level)
 
-    def plan(takes_over: bool) -> PlannedStudy:
+    def plan(takes_over: bool) -> tuple[Path, Callable[[], int]]:
         (study,) = planned_studies(files, given)
         study = replace(study, takes_over=takes_over)
         assert isinstance(study.options, SearchOptions)
@@ -54,9 +54,9 @@ def _lead_or_join(files: Sequence[str], given: Given) -> int:
             raise OptionError(
                 "join", "{join} is for machines that see one directory, which {engine} ray does not need. Leave it out."
             )
-        if study.options.agents != "none":
-            return study
-        return replace(study, options=checked(replace(study.options, agents=1), kind_of(study.recipe).table))
+        if study.options.agents == "none":
+            study = replace(study, options=checked(replace(study.options, agents=1), kind_of(study.recipe).table))
+        return study.directory, study.run
 
     devices, slots = ",".join(map(str, given.get("devices", ()))), given.get("slots")
     words = [*(("--devices", devices) if devices else ()), *(("--slots", str(slots)) if slots else ())]
@@ -201,8 +201,9 @@ def _continued(
     options: those of the file. Raises UsageError if another command began it, if the file gives other options or another space,
     or if another process runs it.
     """
+    from hyperlax.samplers.distributions import SearchSpace
     from hyperlax.study.lock import refuse_running
-    from hyperlax.study.manifest import check_recipe, content_of
+    from hyperlax.study.manifest import check_recipe
     from hyperlax.study.projection import finished_trials
     from hyperlax.study.study_run import refuse_existing
 
@@ -215,10 +216,10 @@ def _continued(
         refuse_existing(directory)
     assert isinstance(stored, SearchOptions)
     options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
-    check_recipe(content_of(directory.manifest), directory.manifest, recipe)
+    check_recipe(directory.manifest, recipe)
     refuse_running(directory.root)  # after what a process that joins has to know
     directory.check_database(options.study_name)
-    finished = len(finished_trials(directory, options.study_name))
+    finished = len(finished_trials(directory, options, SearchSpace(recipe.space)))
     if finished < options.n_trials:
         return options, f"the study in {directory.root} exists and is resumed."
     return replace(options, n_trials=finished), f"the study in {directory.root} is finished."

@@ -167,8 +167,7 @@ def _planned(
 def new_sweep(given: Given, recipe: Recipe | None) -> PlannedStudy:
     """Return a sweep whose recipe has the configurations to train."""
     from hyperlax.config.configurations import read_samples
-    from hyperlax.samplers.fixed import draw, presampled
-    from hyperlax.samplers.sensitivity import sensitivity_rows
+    from hyperlax.samplers.fixed import draw, presampled, sensitivity_rows
 
     _check_source(given)
     recipe, file = recipe or load_recipe(given), given.get("load_hyperparams")

@@ -35,7 +35,7 @@ from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import write_text
 from hyperlax.study.directory import StudyDirectory
-from hyperlax.study.io_errors import ending_on_io_error, run_again
+from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.leading import join
 from hyperlax.study.lock import only_one_process
 from hyperlax.study.stopping import StopRequest
@@ -556,7 +556,7 @@ def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkey
         write = work._write
         monkeypatch.setattr(work, "_write", full)
         words = r"work/b00000-\w+\.result: No space left on device\. Free some space, then run the command again\."
-        with pytest.raises(HyperlaxError, match=words), ending_on_io_error(case.directory, run_again):
+        with pytest.raises(HyperlaxError, match=words), ending_on_io_error(case.directory):
             agent.run()
         assert {item.kind for item in Work(case.directory).items()} == {"ticket"}
         monkeypatch.setattr(work, "_write", write)

@@ -13,7 +13,6 @@ import pytest
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.files import read_csv
 from hyperlax.metrics import METRICS
-from hyperlax.study.record import pareto_front, ranked, winners
 from tests.made_up_studies import SIZES, SPACE, study
 
 
@@ -51,21 +50,21 @@ def test_each_pareto_entry_names_its_trial_in_its_command(tmp_path):
 
 
 def test_the_lower_number_wins_a_tie(tmp_path):
-    assert winners(study(tmp_path, [1.0, 5.0, 5.0]))[0].number == 1
+    assert study(tmp_path, [1.0, 5.0, 5.0]).winners[0].number == 1
 
 
 def test_a_minimized_objective_is_won_by_the_lowest_value(tmp_path):
     record = study(tmp_path, [3.0, -5.0, 4.0], {"seed_spread": "minimize"})
-    assert [trial.number for trial in ranked(record)] == [1, 0, 2]
+    assert [trial.number for trial in record.ranked] == [1, 0, 2]
 
 
 def test_a_failed_trial_never_wins_whatever_it_reached(tmp_path):
-    assert winners(study(tmp_path, [1.0, 1e9], failed={1}))[0].number == 0
+    assert study(tmp_path, [1.0, 1e9], failed={1}).winners[0].number == 0
 
 
 def test_a_complete_trial_without_a_finite_value_is_refused(tmp_path):
     with pytest.raises(ValueError, match="trial 1 is COMPLETE"):
-        winners(study(tmp_path, [1.0, np.inf]))
+        study(tmp_path, [1.0, np.inf]).top(1)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -80,7 +79,7 @@ def test_the_pareto_front_equals_brute_force(tmp_path, seed):
         for number, own in losses.items()
         if not any(other != own and all(a <= b for a, b in zip(other, own, strict=True)) for other in losses.values())
     ]
-    assert [trial.number for trial in pareto_front(record)] == expected
+    assert [trial.number for trial in record.front] == expected
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from hyperlax.analysis.study_data import StudyData, read_curves
 from hyperlax.api import Plots
 from hyperlax.errors import HyperlaxError
 from hyperlax.pareto import hypervolume
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, Lineage, StudyRecord, ranked
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, Lineage, StudyRecord
 from tests.made_up_studies import ARGUMENTS, CRITIC_SIZES, SIZES, SPACE, study
 
 ALL_PLOTS = [
@@ -128,7 +128,7 @@ def test_the_distributions_count_every_complete_trial_and_the_best_quarter_once(
         every, best = figure.data[2 * place : 2 * place + 2]
         assert (sum(every.y), sum(best.y)) == (20, 5)
         axis = coordinates(SPACE)[name]
-        positions = [axis.position(trial.params[name]) for trial in ranked(record)[:5]]
+        positions = [axis.position(trial.params[name]) for trial in record.ranked[:5]]
         for middle, width, count in zip(best.x, best.width, best.y, strict=True):
             assert sum(abs(position - middle) < width / 2 for position in positions) == count
 

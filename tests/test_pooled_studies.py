@@ -17,7 +17,8 @@ from hyperlax.hyperparams import AlgorithmConfig, of_algorithm
 from hyperlax.metrics import ReferenceReturns, compute
 from hyperlax.recipe import apply
 from hyperlax.schedulers.base import Shown, Stop
-from hyperlax.schedulers.registry import PRUNERS, PruningOptions
+from hyperlax.schedulers.pruning import PruningOptions
+from hyperlax.schedulers.registry import PRUNERS
 from hyperlax.study import trials as study_trials
 from hyperlax.study.batch_files import DamagedBatch
 from hyperlax.study.state import StudyState

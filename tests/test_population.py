@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,11 +16,9 @@ from hyperlax.schedulers.pbt import (
     EXPLORE,
     Params,
     PopulationBasedTraining,
-    PopulationOptions,
     exploit,
     neighbour,
     perturb,
-    quantile_size,
     resample,
     stream,
 )
@@ -57,7 +56,7 @@ def test_the_worst_quantile_copies_from_the_best_and_the_rest_keep_themselves(sc
     source = exploit(values, quantile, stream(seed))
     order = sorted(range(len(values)), key=lambda m: (not np.isfinite(values[m]), -np.nan_to_num(values[m]), m))
     finite = int(np.isfinite(values).sum())
-    width = quantile_size(len(values), quantile)
+    width = min(math.ceil(quantile * len(values) - 1e-9), len(values) // 2)
     best, worst = order[: min(width, finite)], order[len(values) - max(width, len(values) - finite) :]
     assert {m for m in range(len(values)) if source[m] != m} == set(worst)
     assert set(source[worst]) <= set(best)
@@ -71,7 +70,8 @@ def test_every_one_of_the_best_is_copied_in_time():
 
 @pytest.mark.parametrize(("members", "quantile", "size"), [(16, 0.25, 4), (5, 0.25, 2), (2, 0.25, 1), (3, 0.5, 1)])
 def test_a_quantile_is_rounded_up_to_half_of_the_members_at_most(members, quantile, size):
-    assert quantile_size(members, quantile) == size
+    source = exploit(np.arange(float(members)), quantile, stream(0))
+    assert (source != np.arange(members)).sum() == size
 
 
 @given(SEEDS, st.integers(1, 30))
@@ -109,8 +109,7 @@ def test_a_move_is_a_fifth_of_a_logarithmic_value_a_tenth_of_a_linear_range_or_o
 
 
 def population(explore: str = "perturb", seed: int = 1, recorded=None, quantile: float = 0.25, members: int = 8):
-    options = PopulationOptions(SPACE, members, intervals=10, quantile=quantile, seed=seed)
-    return PopulationBasedTraining(options, EXPLORERS[explore](), recorded)
+    return PopulationBasedTraining(SPACE, members, 10, quantile, seed, EXPLORERS[explore](), recorded=recorded or {})
 
 
 def scored(*intervals: Sequence[float]) -> dict[int, Shown]:

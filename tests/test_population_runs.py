@@ -26,7 +26,8 @@ from hyperlax.recipe import dotted
 from hyperlax.schedulers.pbt import explored
 from hyperlax.space import Categorical, LogUniform
 from hyperlax.studies import planned_study
-from hyperlax.study import agents, population
+from hyperlax.study import agents
+from hyperlax.study import trials as study_trials
 from hyperlax.study.agents import find_agent
 from hyperlax.study.lineage import changing, configurations, read_schedule
 from hyperlax.study.maintenance import invalidate, repair
@@ -170,7 +171,7 @@ def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(whole, tmp_pat
     owner = {
         "advance": (FakeBackend, "advance"),
         "save": (FakeBackend, "save"),
-        "write_batch": (population, "write_batch"),
+        "write_batch": (study_trials, "write_batch"),
         "tell": (StudyState, "record"),
         "save_agent": (agents, "save_agent"),
         "record": (StudyState, "append"),

@@ -15,8 +15,16 @@ from hypothesis import strategies as st
 
 from hyperlax.pareto import crowding_distances, non_dominated_ranks
 from hyperlax.schedulers.base import Continue, Decision, Shown, Stop
-from hyperlax.schedulers.pruning import Hyperband, NoPruning, Percentile, Racing, Rule, SuccessiveHalving, count_better
-from hyperlax.schedulers.registry import PRUNERS, PruningOptions
+from hyperlax.schedulers.pruning import (
+    Hyperband,
+    Percentile,
+    PruningOptions,
+    Racing,
+    Rule,
+    SuccessiveHalving,
+    count_better,
+)
+from hyperlax.schedulers.registry import PRUNERS
 from hyperlax.study.simulated_schedule import TrialProgress, simulate_schedule
 
 UP = ["maximize"]
@@ -64,7 +72,7 @@ def one_by_one(name: str, curves: Curves, options: PruningOptions) -> list[tuple
 
 
 RULES: Mapping[str, Any] = {
-    "none": lambda options: raced(NoPruning(), options),
+    "none": lambda options: raced(Rule(), options),
     "asha": lambda options: raced(SuccessiveHalving(options.min_segments, options.reduction_factor), options),
     "median": lambda options: raced(Percentile(options.min_segments, 0.5), options),
     "percentile": lambda options: raced(Percentile(options.min_segments, options.percentile / 100), options),
@@ -80,7 +88,7 @@ def raced(rule: Rule, options: PruningOptions) -> Rule:
 
 @pytest.mark.parametrize(
     ("rule", "segments"),
-    [(NoPruning(), []), (SuccessiveHalving(2, 3), [2, 6]), (Percentile(2, 0.5), [2, 3, 4, 5, 6, 7, 8, 9])],
+    [(Rule(), []), (SuccessiveHalving(2, 3), [2, 6]), (Percentile(2, 0.5), [2, 3, 4, 5, 6, 7, 8, 9])],
 )
 def test_trials_are_judged_at_the_rungs_of_their_rule(rule: Rule, segments: list[int]) -> None:
     assert [segment for segment in range(1, 10) if rule.compares(0, segment)] == segments

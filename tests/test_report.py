@@ -22,7 +22,7 @@ from hyperlax.errors import format_number
 from hyperlax.files import read_csv, write_json
 from hyperlax.recipe import load
 from hyperlax.study.batch_files import UNKNOWN_AFTER_AN_ERROR
-from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, ranked
+from hyperlax.study.record import Confirmation, Confirmed, StudyRecord
 from hyperlax.trial import LaneInterval
 from tests.made_up_studies import ARGUMENTS, large_study, study, write_timeline
 
@@ -46,7 +46,7 @@ def test_the_report_of_5000_trials_is_not_larger_than_8_mb(tmp_path, monkeypatch
 def test_of_too_many_trials_the_best_and_some_others_are_drawn_and_the_captions_say_so(tmp_path):
     record = large_study(tmp_path, 1200)
     write_study_pages(record)
-    page, best = (tmp_path / "report.html").read_text(), {trial.number for trial in ranked(record)[:BEST_DRAWN]}
+    page, best = (tmp_path / "report.html").read_text(), {trial.number for trial in record.ranked[:BEST_DRAWN]}
     figures = figures_of(page)
     history, line = next(
         figure["data"]
@@ -60,7 +60,7 @@ def test_of_too_many_trials_the_best_and_some_others_are_drawn_and_the_captions_
     assert page.count("Of 1,197 COMPLETE trials 1,000 are drawn: the 100 best, and others evenly spaced.") == 4
     table = page.partition("<h2>The 1,000 best of 1,200 trials</h2>")[2].partition("</section>")[0]
     shown = [int(number) for number in re.findall(r'/batch_\d+/">([\d,]+)</a>', table.replace(",", ""))]
-    assert shown == [trial.number for trial in ranked(record)[:MOST_DRAWN]]
+    assert shown == [trial.number for trial in record.ranked[:MOST_DRAWN]]
     assert len(read_csv(tmp_path / "trials.csv")) == 1200
 
 

@@ -23,8 +23,7 @@ from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
 from hyperlax.metrics import aggregated
 from hyperlax.recipe import load
-from hyperlax.samplers.fixed import presampled
-from hyperlax.samplers.sensitivity import sensitivity_rows
+from hyperlax.samplers.fixed import presampled, sensitivity_rows
 from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete, QUniform, UniformContinuous, UniformDiscrete
 from hyperlax.trial import Curve, Trial
 from tests.fake_backend import train_with_fakes

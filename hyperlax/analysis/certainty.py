@@ -6,8 +6,8 @@ from hyperlax.config.option import shell_command
 from hyperlax.config.stored import SEARCH, command_of
 from hyperlax.errors import counted, format_number
 from hyperlax.study.manifest import train_command
-from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, ranked, winners
-from hyperlax.study.statistics import best_confirmed, in_short, instead_of_winner
+from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.statistics import in_short, instead_of_winner
 
 EXACT = ("num_parameters",)
 """Objectives that do not depend on luck."""
@@ -24,7 +24,7 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
     """
     if all(name in EXACT for name in record.objectives):
         return [], ""
-    if record.confirmation and best_confirmed(record.confirmation):
+    if record.confirmation and record.confirmation.best:
         instead = instead_of_winner(record.confirmation)
         command = "" if instead is None else train_command(record.directory, instead)
         return in_short(record.confirmation), command
@@ -39,7 +39,7 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
 
 def _of_luck(record: StudyRecord) -> str:
     seeds, pruned = record.arguments["num_seeds"], sum(trial.state == "PRUNED" for trial in record.trials)
-    compared = len(complete_trials(record)) + pruned
+    compared = len(record.complete) + pruned
     on = "one seed" if seeds == 1 else counted(seeds, "seed")
     trials = f"{counted(compared, 'trial')} on {on}" + (f", {pruned} of them pruned" if pruned else "")
     if compared == 1:
@@ -54,7 +54,7 @@ def _of_luck(record: StudyRecord) -> str:
 
 def _of_rivals(record: StudyRecord) -> list[str]:
     """Name the second-best trial, and count the trials that are closer to the best than the spread over seeds."""
-    best, *others = ranked(record)
+    best, *others = record.ranked
     if not others:
         return []
     ((name, _),) = record.objectives.items()
@@ -79,8 +79,8 @@ def ahead_of_default(record: StudyRecord) -> tuple[TrialRecord, float] | None:
 
     None if the default configuration is not a COMPLETE trial, or there is no single winner.
     """
-    best = winners(record)
-    own = next((trial for trial in complete_trials(record) if record.is_the_recipes_own(trial)), None)
+    best = record.winners
+    own = next((trial for trial in record.complete if record.is_the_recipes_own(trial)), None)
     if own is None or not best or len(record.objectives) > 1 or record.lineage:
         return None
     ((name, direction),) = record.objectives.items()
@@ -91,7 +91,7 @@ def ahead_of_default(record: StudyRecord) -> tuple[TrialRecord, float] | None:
 def _of_default(record: StudyRecord) -> list[str]:
     """Compare the winner with the default configuration as the search measured both."""
     found = ahead_of_default(record)
-    if found is None or found[0] is winners(record)[0]:
+    if found is None or found[0] is record.winners[0]:
         return []
     default, ahead = found
     value = format_number(default.values[next(iter(record.objectives))])

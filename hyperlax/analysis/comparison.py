@@ -15,8 +15,8 @@ from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import MissingFile, StudyData, readable_curves
 from hyperlax.errors import UsageError
 from hyperlax.metrics import aggregated
-from hyperlax.study.record import StudyRecord, feasible_trials, ranked
-from hyperlax.study.statistics import Interval, best_confirmed, mean_interval
+from hyperlax.study.record import StudyRecord
+from hyperlax.study.statistics import Interval, mean_interval
 
 _HEADER = ["study", "recipe", "environment", "state", "trials", "best", "trial", "confirmed", "95 % from", "95 % to"]
 
@@ -99,7 +99,7 @@ def _common_objective(studies: Sequence[Compared]) -> tuple[str, str]:
 
 
 def _row(one: Compared, leading: str) -> list[Any]:
-    record, best = one.record, ranked(one.record)[:1]
+    record, best = one.record, one.record.ranked[:1]
     finished = sum(trial.state != "RUNNING" for trial in record.trials)
     row: list[Any] = [one.name, record.recipe, record.environment, one.state, finished]
     row += [best[0].values[leading], best[0].number] if best else [None, None]
@@ -113,14 +113,14 @@ def _row(one: Compared, leading: str) -> list[Any]:
 
 
 def _confirmed(record: StudyRecord) -> Interval | None:
-    best = best_confirmed(record.confirmation) if record.confirmation else None
+    best = record.confirmation.best if record.confirmation else None
     return mean_interval(best.per_seed[record.confirmation.metric]) if best and record.confirmation else None
 
 
 def _history(studies: Sequence[Compared], leading: str, direction: str) -> Figure:
     figure = Figure()
     for place, one in enumerate(studies):
-        trials = feasible_trials(one.record)
+        trials = one.record.feasible
         values = np.array([trial.values[leading] for trial in trials])
         best = np.minimum.accumulate(values) if direction == "minimize" else np.maximum.accumulate(values)
         numbers = [trial.number for trial in trials]
@@ -134,7 +134,7 @@ def _history(studies: Sequence[Compared], leading: str, direction: str) -> Figur
 def _curves(studies: Sequence[Compared]) -> Figure:
     figure = Figure()
     for place, one in enumerate(studies):
-        for trial, curve in readable_curves(ranked(one.record)[:1]).items():
+        for trial, curve in readable_curves(one.record.ranked[:1]).items():
             line = aggregated(curve.returns, one.record.arguments["aggregate"], one.record.scale.sign).tolist()
             name = f"{one.name}, trial {trial}"
             figure.add(x=curve.steps.tolist(), y=line, **_line(place, name, "%{x} steps", "linear"))

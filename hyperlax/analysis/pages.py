@@ -29,7 +29,7 @@ from hyperlax.study.directory import (
     TIMING_JSON,
     TRIALS,
 )
-from hyperlax.study.record import StudyRecord, winners
+from hyperlax.study.record import StudyRecord
 from hyperlax.trial import TIMELINE
 
 _MARK = "<!-- "
@@ -86,7 +86,7 @@ def _are_written(record: StudyRecord, super_batch: Path | None) -> bool:
     root = record.directory
     expected = [root / TRIALS, root / PLOTS_DIRECTORY / PLOTLY_FILE, *([super_batch / TRIALS] if super_batch else [])]
     expected += [root / PLOTS_DIRECTORY / f"{plot.name}.html" for plot in PLOTS if plot.applies(record)]
-    expected += [root / best_file(record)] if winners(record) else []
+    expected += [root / best_file(record)] if record.winners else []
     if not all(path.is_file() for path in expected):
         return False
     try:

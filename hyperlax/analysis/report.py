@@ -27,17 +27,8 @@ from hyperlax.outputs import said_last
 from hyperlax.scale import Words
 from hyperlax.study.lock import holder_of
 from hyperlax.study.progress import clock
-from hyperlax.study.record import (
-    Confirmation,
-    Confirmed,
-    StudyRecord,
-    TrialRecord,
-    best_first,
-    complete_trials,
-    feasible_trials,
-    winners,
-)
-from hyperlax.study.statistics import best_confirmed, compared, complete, gain, in_full, in_short, mean_interval
+from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
+from hyperlax.study.statistics import compared, gain, in_full, in_short, mean_interval
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +39,7 @@ _MOST_OUTPUTS = 20
 
 def report(study: StudyData, drawings: list[Drawing]) -> str:
     """Return the whole page, plotly.js included: it needs no network and no file beside it."""
-    record, best = study.record, winners(study.record)
+    record, best = study.record, study.record.winners
     states = Counter(trial.state for trial in record.trials)
     cost, cost_error = _cost(study)
     sentences, finds_out_more = how_certain(record) if best else ([], "")
@@ -102,7 +93,7 @@ def _tiles(
 ) -> list[tuple[str, str]]:
     """Return pairs of a value and its label, the winner first if there is one."""
     leading = next(iter(record.objectives))
-    infeasible, foreign = len(complete_trials(record)) - len(feasible_trials(record)), len(record.foreign)
+    infeasible, foreign = len(record.complete) - len(record.feasible), len(record.foreign)
     tiles: list[tuple[str | None, str]] = []
     if best and len(record.objectives) == 1:
         tiles += [(format_number(best[0].values[leading]), f"best {with_unit(leading, record.scale)}"), _gain(record)]
@@ -133,7 +124,7 @@ def _tiles(
 def _gain(record: StudyRecord) -> tuple[str | None, str]:
     """Return by how much the best is better than the default configuration, on new seeds if it is confirmed; None if not known."""
     confirmation = record.confirmation
-    if confirmation and (best := best_confirmed(confirmation)):
+    if confirmation and (best := confirmation.best):
         ahead = gain(confirmation, best)
         other = "" if best.trial == confirmation.winner else f" of {best.words}"
         words = f"gain{other} over the default on new seeds, 95 %: {ahead}"
@@ -217,7 +208,7 @@ def _confirmation(record: StudyRecord, confirmation: Confirmation) -> dict[str, 
     _, *others = compared(confirmation, record.scale)
     rows = [
         [*_confirmed_row(confirmation, ours), *(float(np.mean(ours.per_seed[name])) for name in others)]
-        for ours in complete(confirmation)
+        for ours in confirmation.complete
     ]
     told = in_short(confirmation)
     return {
@@ -288,7 +279,7 @@ def _trials(record: StudyRecord) -> tuple[list[str], _Rows]:
     """Return a row per trial, by number; of too many trials only those of the best, best first."""
     shown = record.rows
     if len(shown) > MOST_DRAWN:
-        best_before_others = {trial.number: trial for trial in (*best_first(record), *shown)}
+        best_before_others = {trial.number: trial for trial in (*record.best_first(), *shown)}
         shown = list(islice(best_before_others.values(), MOST_DRAWN))
     names, objectives = searched_names(record), list(record.objectives)
     short, others = short_names(names), [name for name in record.scale.table.rows if name not in objectives]

@@ -22,7 +22,7 @@ from hyperlax.errors import counted, format_number, in_sentence
 from hyperlax.metrics import aggregated
 from hyperlax.space import Categorical, from_json
 from hyperlax.study.batch_files import LearningCurve
-from hyperlax.study.confirmation import per_seed, without_start
+from hyperlax.study.confirmation import per_seed
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 _SHUFFLES = 999
@@ -241,10 +241,9 @@ def _seeds(
     if not record.scale.table.rows[objective].per_seed:
         return [trial.values[objective]]
     try:
-        curve = without_start(curves.get(trial.number), record.arguments["num_seeds"])
+        return per_seed(curves.get(trial.number), record.arguments["num_seeds"], record)[objective]
     except ValueError:
         return []
-    return per_seed(curve, record.arguments["total_timesteps"], record.scale)[objective]
 
 
 def _range_by_chance(record: StudyRecord, objective: str, seeds: np.ndarray) -> float:

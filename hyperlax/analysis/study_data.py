@@ -23,7 +23,7 @@ from hyperlax.files import CsvError, convert, read_csv, read_json, read_text
 from hyperlax.study import batch_files
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
-from hyperlax.study.record import Run, StudyRecord, TrialRecord, best_first, complete_trials
+from hyperlax.study.record import Run, StudyRecord, TrialRecord
 from hyperlax.trial import TIMELINE, WHERE
 
 _log = logging.getLogger(__name__)
@@ -176,10 +176,10 @@ class StudyData:
     @cached_property
     def drawn(self) -> list[TrialRecord]:
         """The COMPLETE trials that plots draw as points, by number: all, or of too many the best, and others evenly spaced."""
-        trials = complete_trials(self.record)
+        trials = self.record.complete
         if len(trials) <= MOST_DRAWN:
             return trials
-        best = {trial.number for trial in best_first(self.record)[:BEST_DRAWN]}
+        best = {trial.number for trial in self.record.best_first()[:BEST_DRAWN]}
         others = [trial for trial in trials if trial.number not in best]
         places = np.linspace(0, len(others) - 1, MOST_DRAWN - len(best)).astype(int)
         numbers = best.union(others[place].number for place in places)
@@ -237,7 +237,7 @@ class StudyData:
         """Objective -> the effects on it, of a sensitivity study; empty for another. A trial without its files has no result."""
         if not is_sensitivity(self.record):
             return {}
-        return sensitivity(self.record, readable_curves(complete_trials(self.record)))
+        return sensitivity(self.record, readable_curves(self.record.complete))
 
     @cached_property
     def agents(self) -> list[AgentShare]:

@@ -14,8 +14,8 @@ from hyperlax.files import cell, csv_text, cut, quoted, remove, replacing, write
 from hyperlax.scale import Scale
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
 from hyperlax.study.manifest import train_command
-from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord, winners
-from hyperlax.study.statistics import compared, complete
+from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
+from hyperlax.study.statistics import compared
 
 _RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "num_seeds", "seed", "aggregate")
 EXTENSIONS = {"csv": "csv", "json": "json", "parquet": "parquet", "optuna-journal": "journal.log"}
@@ -30,7 +30,7 @@ def write_best(record: StudyRecord, into: Path) -> None:
 
     If no trial can win, no file is written, and one of an earlier run is removed.
     """
-    path, trials = into / best_file(record), winners(record)
+    path, trials = into / best_file(record), record.winners
     if not trials:
         remove(path)
         return
@@ -116,7 +116,7 @@ def write_confirmation(confirmation: Confirmation | None, scale: Scale, path: Pa
     columns |= {name: name for name in compared(confirmation, scale) if name not in columns.values()}
     rows = [
         [ours.label, seed, *(ours.per_seed[name][seed] for name in columns.values())]
-        for ours in complete(confirmation)
+        for ours in confirmation.complete
         for seed in range(confirmation.seeds)
     ]
     write_csv(path, ["trial", "seed", *columns], rows)

@@ -16,7 +16,7 @@ from hyperlax.errors import counted, format_number
 from hyperlax.metrics import aggregated, final_performance, peak_performance
 from hyperlax.outputs import directory_of, said_last
 from hyperlax.printable import in_one_line
-from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, top, winners
+from hyperlax.study.record import StudyRecord, TrialRecord
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 PLAIN = "_.-~=+*#"
@@ -56,9 +56,9 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterabl
 
 def best_in_words(record: StudyRecord) -> str:
     """Name the best trial and its value, or the size of the Pareto front."""
-    best = winners(record)
+    best = record.winners
     if not best:
-        return "no trial satisfies the constraints" if complete_trials(record) else "nothing yet"
+        return "no trial satisfies the constraints" if record.complete else "nothing yet"
     if len(record.objectives) > 1:
         return f"Pareto front of {counted(len(best), 'trial')}"
     leading = next(iter(record.objectives))
@@ -89,7 +89,7 @@ def study_text(record: StudyRecord, state: str, total: int, count: int, agents: 
         f"Best: {best_in_words(record)}",
         *(f"Agent {agent}." for agent in agents),
     ]
-    best = top(record, count)
+    best = record.top(count)
     if not best:
         return "\n".join(head)
     aggregate = record.arguments["aggregate"]

@@ -165,11 +165,11 @@ def report(options: _ReportOptions) -> int:
     from hyperlax.analysis.pages import write_study_pages
     from hyperlax.config.stored import named_directory
     from hyperlax.study.directory import StudyDirectory, check_writable
-    from hyperlax.study.io_errors import ending_on_io_error, run_again
+    from hyperlax.study.io_errors import ending_on_io_error
     from hyperlax.study.view import load_study, with_confirmation
 
     directory = StudyDirectory(named_directory(options.directory, "report"))
-    with ending_on_io_error(directory.database, run_again):
+    with ending_on_io_error(directory.database):
         opened = load_study(directory.root, "report")
         check_writable(directory)
         write_study_pages(with_confirmation(opened.record))

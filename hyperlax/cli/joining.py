@@ -90,7 +90,7 @@ def agent(options: _AgentOptions) -> int:
 
     def load() -> tuple[SearchOptions | PbtOptions, Recipe]:
         found = study_in(directory.root, "agent", options.algo_and_network_config)
-        check_recipe(content_of(directory.manifest), directory.manifest, found[1])
+        check_recipe(directory.manifest, found[1])
         return found
 
     study, recipe = load()

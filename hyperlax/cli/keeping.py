@@ -292,6 +292,6 @@ def _film(agent: Agent, environment: Environment, seed: int, path: Path) -> None
     from hyperlax.study.io_errors import ending_on_io_error
 
     elsewhere = "Name another file with --gif, or write no GIF with --no-gif."
-    with ending_on_io_error(path, lambda problem: elsewhere):
+    with ending_on_io_error(path, lambda remedy: elsewhere):
         steps, total = film(agent, environment, seed, path)
     print(f"GIF: {path}, one episode of {counted(steps, 'step')}, return {format_number(total)}.")

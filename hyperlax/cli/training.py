@@ -69,8 +69,7 @@ def generate_hp_samples(given: Given) -> int:
     from hyperlax.config.configurations import write_samples
     from hyperlax.config.options import SENSITIVITY
     from hyperlax.files import STDOUT, is_too_long, printed_if_stdout
-    from hyperlax.samplers.fixed import draw
-    from hyperlax.samplers.sensitivity import sensitivity_rows
+    from hyperlax.samplers.fixed import draw, sensitivity_rows
     from hyperlax.studies import load_recipe
     from hyperlax.study.io_errors import writing
 
@@ -120,7 +119,6 @@ def train(given: Given) -> int:
     from hyperlax.config.options import RUN_LENGTH
     from hyperlax.config.settling import settled
     from hyperlax.config.stored import named_directory
-    from hyperlax.study.record import the_best
     from hyperlax.study.view import load_study, recipe_as_it_was
 
     if "from_" not in given:
@@ -131,7 +129,7 @@ def train(given: Given) -> int:
         problem = "{from_} {0}: holds a population. Train along its schedule:\n  {1}"
         raise OptionError("from_", problem, directory, record.lineage.replay)
     number = given.get("trial")
-    trial = the_best(record, "{from_}") if number is None else record.trial(number)
+    trial = record.the_best("{from_}") if number is None else record.trial(number)
     environment = given.get("env_config") or record.environment
     recipe = recipe_as_it_was(record, environment, given.get("algo_and_network_config"))
     as_then = {name: record.arguments[name] for name in ("seed", "num_seeds", "aggregate", *RUN_LENGTH)}

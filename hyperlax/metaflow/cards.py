@@ -34,10 +34,9 @@ def render_study_card(study: optuna.Study) -> None:
     from metaflow.cards import Markdown, Table, VegaChart  # pyright: ignore[reportPrivateImportUsage]
 
     from hyperlax.analysis.labels import format_value
-    from hyperlax.study.record import ranked
 
     with _record_of(study) as record:
-        best = ranked(record)[:_MOST_ROWS]
+        best = record.ranked[:_MOST_ROWS]
         names = list(record.space)
         (objective, direction), *_ = record.objectives.items()
         rows = [
@@ -58,9 +57,8 @@ def render_study_card(study: optuna.Study) -> None:
 
 def _chart(record: StudyRecord, objective: str) -> dict[str, Any]:
     """Return a chart of the values of the COMPLETE trials, for Vega-Lite."""
-    from hyperlax.study.record import complete_trials
 
-    rows = [{"trial": trial.number, "value": trial.values[objective]} for trial in complete_trials(record)]
+    rows = [{"trial": trial.number, "value": trial.values[objective]} for trial in record.complete]
     value = {"field": "value", "type": "quantitative", "title": objective, "scale": {"zero": False}}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",

@@ -25,7 +25,6 @@ from optuna.trial import FrozenTrial, TrialState
 from hyperlax import space as spaces
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.config.configurations import write_samples
-from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SweepOptions
 from hyperlax.config.settling import settled
 from hyperlax.errors import UsageError
@@ -40,7 +39,7 @@ from hyperlax.study import manifest as manifests
 from hyperlax.study.batch_files import UNKNOWN_AFTER_AN_ERROR, write_batch
 from hyperlax.study.directory import StudyDirectory, study_directory
 from hyperlax.study.scoring import Scoring
-from hyperlax.study.state import StudyState, open_state
+from hyperlax.study.state import StudyState
 from hyperlax.study.view import load_study
 from hyperlax.tasks import Measure, Task
 from hyperlax.trial import BatchResult, Curve, Outcome
@@ -134,13 +133,12 @@ def _write(directory: StudyDirectory, options: SweepOptions, recipe: Presampled,
     """Write everything but the pages."""
     if recipe.samples:
         write_samples(directory.samples, recipe.samples)
-    scale = kind_of(recipe).scale("")
     place: Any = SimpleNamespace(device="tasks of Metaflow", lanes=1, slots=1, packing={})
-    manifest = manifests.describe(options, recipe, scale, [], place).running(recipe)
+    manifest = manifests.describe(options, recipe, [], place).running(recipe)
     manifest = replace(manifest, command=shlex.join(["python", str(recipe.path), "run"]))
     manifest.write(directory.manifest)
-    scoring = Scoring(scale, recipe.space.keys(), leading=scale.name)
-    with closing(open_state(options, recipe, directory, manifest)) as state:
+    scoring = Scoring(manifest.scale, recipe.space.keys(), leading=manifest.scale.name)
+    with closing(StudyState(options, recipe, directory, manifest)) as state:
         state.database.describe({"recipe": recipe.name, "versions": manifest.versions, "search_space": manifest.space})
         state.ask(options.n_trials)
         ended = [trial for trial in trials if trial.state.is_finished()]

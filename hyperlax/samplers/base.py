@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,40 +26,35 @@ class AskedTrial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     system_attrs: dict[str, Any]
 
 
-class Sampler(Protocol):
+class Sampler(ABC):
     """A source of a study's trials, super-batch after super-batch: trials b S ... b S + S - 1 are super-batch b.
 
     Suggestions depend on the seed and on `known` alone, not on interruptions, speed or the number of slots.
+
+    super_batch: number of trials in a super-batch. learns: whether suggestions depend on the results of earlier trials.
     """
 
-    @property
-    def super_batch(self) -> int:
-        """Number of trials in a super-batch."""
-        ...
+    super_batch: int
+    learns: bool
 
-    @property
-    def learns(self) -> bool:
-        """True if suggestions depend on the results of earlier trials."""
-        ...
-
+    @abstractmethod
     def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[AskedTrial]:
         """Return the first `count` suggestions of the super-batch that begins with trial `start`.
 
         No suggestion repeats an earlier trial. Fewer than `count` mean that every configuration of a finite space is used.
         saved: a `state`; the trials before it need not be asked for again. Raises msgspec.ValidationError for anything else.
         """
-        ...
 
     def enqueue(self, number: int, params: Mapping[str, Any]) -> bool:
         """Suggest a trial that was not asked yet with these parameters, as Optuna keeps them. Return whether that is possible.
 
         Parameters of the space that are missing are chosen by the sampler.
         """
-        ...
+        return False
 
     def state(self) -> dict[str, Any] | None:
         """Return the state that a new sampler continues from, as JSON; None if it has to be asked for all trials again."""
-        ...
+        return None
 
 
 def derive_seed(*parts: int) -> int:

@@ -24,7 +24,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from hyperlax.errors import in_sentence, numbered
-from hyperlax.samplers.base import AskedTrial, Known, derive_seed
+from hyperlax.samplers.base import AskedTrial, Known, Sampler, derive_seed
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.in_memory import ASKED, InMemoryStudy
 from hyperlax.samplers.registry import SAMPLERS
@@ -52,7 +52,7 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     random: Annotated[list[_Generator], msgspec.Meta(min_length=2, max_length=2)]
 
 
-class OptunaSampler:
+class OptunaSampler(Sampler):
     """A sampler that suggests a study's trials with an Optuna sampler, given by its row of the registry.
 
     directions: "minimize" or "maximize" per objective. first_trials: the parameters, as Optuna keeps them, of trials 0, 1, ...,
@@ -74,20 +74,11 @@ class OptunaSampler:
         self.directions = tuple(directions)
         self.seed = seed
         self.super_batch = super_batch
+        self.learns = SAMPLERS[sampler].learns
         self._enqueued = dict(enumerate(first_trials))
         self._begin()
 
-    @property
-    def learns(self) -> bool:
-        """True if suggestions depend on the results of earlier trials."""
-        return SAMPLERS[self.sampler].learns
-
     def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[AskedTrial]:
-        """Return the first `count` suggestions of the super-batch that begins with trial `start`, a multiple of its width.
-
-        No suggestion repeats an earlier trial; fewer than `count` mean that every configuration of a finite space is used.
-        saved: a `state`; the trials below its start need not be asked for again. Raises msgspec.ValidationError for anything else.
-        """
         if start < self._start:
             self._begin()
         if saved:
@@ -103,9 +94,9 @@ class OptunaSampler:
         return self._asked[:count]
 
     def enqueue(self, number: int, params: Mapping[str, Any]) -> bool:
-        """Suggest these parameters as a trial that was not asked yet. Return False if others are enqueued for it.
+        """Enqueue a trial, unless another is enqueued under its number.
 
-        Missing ones are drawn at random: not every sampler can complete a configuration.
+        Missing parameters are drawn at random: not every sampler can complete a configuration.
         """
         if number in self._enqueued:
             return False
@@ -113,10 +104,7 @@ class OptunaSampler:
         return True
 
     def state(self) -> dict[str, Any] | None:
-        """Return the sampler's state before the last super-batch, for a new sampler that gets the trials below its `start`.
-
-        Return None for a sampler that has to be asked for all trials again.
-        """
+        """Return the state before the last super-batch, for a new sampler that gets the trials below its `start`."""
         return self._state
 
     def _begin(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,11 +75,17 @@ def resample_copies(
     return {member: resample(space, streams[member]) for member in copied}
 
 
-@dataclass(frozen=True)
-class PopulationOptions:
-    """Options of population-based training.
+@dataclass
+class PopulationBasedTraining:
+    """A scheduler of generations. Trial interval x members + member is a member over one interval.
 
-    quantile: the share of members that is replaced, and the share that they copy from. sign: -1.0 if smaller scores are better.
+    The decision about a trial determines how its successor, the trial `members` numbers later, begins.
+
+    Args:
+      quantile: The share of members that is replaced, and the share that they copy from.
+      sign: -1.0 if smaller scores are better.
+      explore: Changes the hyperparameters of copies.
+      recorded: Trial number -> how the trial began, if decided in an earlier process; all others follow from the seed.
     """
 
     space: Mapping[str, Distribution]
@@ -87,28 +93,16 @@ class PopulationOptions:
     intervals: int
     quantile: float
     seed: int
+    explore: Explore
     sign: float = 1.0
+    recorded: Mapping[int, CopyFrom] = field(default_factory=dict)
 
-
-class PopulationBasedTraining:
-    """A scheduler of generations. Trial interval x members + member is a member over one interval.
-
-    The decision about a trial determines how its successor, the trial `members` numbers later, begins.
-
-    Args:
-      options: The population.
-      explore: Changes the hyperparameters of copies.
-      recorded: Trial number -> how the trial began, if decided in an earlier process; all others follow from the seed.
-    """
-
-    def __init__(self, options: PopulationOptions, explore: Explore, recorded: Mapping[int, CopyFrom] | None = None):
-        self._options, self._explore = options, explore
-        self._began: dict[int, CopyFrom] = dict(recorded or {})
+    def __post_init__(self) -> None:
+        self._began = dict(self.recorded)
 
     def first(self) -> list[Params]:
         """Return the hyperparameters of the first interval, by member."""
-        space, seed = self._options.space, self._options.seed
-        return [resample(space, stream(seed, _INITIAL, member)) for member in range(self._options.members)]
+        return [resample(self.space, stream(self.seed, _INITIAL, member)) for member in range(self.members)]
 
     def decide(self, shown: Mapping[int, Shown]) -> dict[int, Decision]:
         """Return a decision for every member of the latest interval, once all members have finished it.
@@ -116,21 +110,21 @@ class PopulationBasedTraining:
         A trial's last value in the first column is its score. The decision is CopyFrom, or Continue after the final interval, or
         Stop if no member has a finite score.
         """
-        members, interval = self._options.members, (len(shown) - 1) // self._options.members
+        members, interval = self.members, (len(shown) - 1) // self.members
         trials = range(interval * members, (interval + 1) * members)
         if not shown or not all(_is_over(shown.get(number)) for number in trials):
             return {}
         if not np.isfinite([self._score(shown[number]) for number in trials]).any():
             reason = f"every member failed in interval {interval}"
             return {number: Stop(len(shown[number].values), reason) for number in trials}
-        if interval + 1 == self._options.intervals:
+        if interval + 1 == self.intervals:
             return {number: Continue(len(shown[number].values)) for number in trials}
         self._begin_until(interval + 1, shown)
         return {number: self._began[number + members] for number in trials}
 
     def _begin_until(self, last: int, shown: Mapping[int, Shown]) -> None:
         """Decide how the trials of every interval up to `last` begin."""
-        members = self._options.members
+        members = self.members
         for member, params in enumerate(self.first()):
             self._began.setdefault(member, CopyFrom(member, params))
         for interval in range(1, last + 1):
@@ -142,7 +136,7 @@ class PopulationBasedTraining:
                 self._began[interval * members + member] = CopyFrom(origin, params)
 
     def _generation(self, interval: int, shown: Mapping[int, Shown]) -> Generation:
-        members = self._options.members
+        members = self.members
         numbers = range(interval * members, (interval + 1) * members)
         began = [self._began[number] for number in numbers]
         scores = np.array([self._score(shown[number]) for number in numbers])
@@ -152,37 +146,29 @@ class PopulationBasedTraining:
 
     def _score(self, trial: Shown) -> float:
         """Return a trial's score, the return at the end of its interval, so that more is better; nan if it failed."""
-        return self._options.sign * float(trial.values[-1, 0]) if len(trial.values) else math.nan
+        return self.sign * float(trial.values[-1, 0]) if len(trial.values) else math.nan
 
     def _next(self, history: Sequence[Generation]) -> tuple[np.ndarray, list[Params]]:
         """Return the source and the hyperparameters of each member for the interval after `history`."""
-        options, last, interval = self._options, history[-1], len(history)
-        source = exploit(last.scores, options.quantile, stream(options.seed, _EXPLOIT, interval))
+        last, interval = history[-1], len(history)
+        source = exploit(last.scores, self.quantile, stream(self.seed, _EXPLOIT, interval))
         params = [dict(last.params[origin]) for origin in source]
         copies = [member for member, origin in enumerate(source) if member != origin]
-        streams = {member: stream(options.seed, EXPLORE, interval, member) for member in copies}
-        changed = self._explore(options.space, history, {m: params[m] for m in copies}, streams) if copies else {}
+        streams = {member: stream(self.seed, EXPLORE, interval, member) for member in copies}
+        changed = self.explore(self.space, history, {m: params[m] for m in copies}, streams) if copies else {}
         return source, [changed.get(member, own) for member, own in enumerate(params)]
-
-
-def ranking(scores: np.ndarray) -> np.ndarray:
-    """Return int[members]: the members, best first. Ties are ordered by number; members without a finite score come last."""
-    return np.argsort(np.where(np.isfinite(scores), -scores, np.inf), kind="stable")
-
-
-def quantile_size(members: int, quantile: float) -> int:
-    """Return the number of members in a quantile: rounded up, at most half of them."""
-    return min(math.ceil(quantile * members - 1e-9), members // 2)
 
 
 def exploit(scores: np.ndarray, quantile: float, random: np.random.Generator) -> np.ndarray:
     """Return int[members]: the member that each member continues from.
 
-    Members of the worst quantile continue from a random member of the best quantile, the rest from themselves. A member without
-    a finite score is always replaced and never copied. At least one score has to be finite.
+    Members of the worst quantile, rounded up to at most half of them, continue from a random member of the best quantile, the rest
+    from themselves. Ties are ordered by number. A member without a finite score is always replaced and never copied. At least one
+    score has to be finite.
     """
     members, finite = len(scores), int(np.isfinite(scores).sum())
-    width, order = quantile_size(members, quantile), ranking(scores)
+    width = min(math.ceil(quantile * members - 1e-9), members // 2)
+    order = np.argsort(np.where(np.isfinite(scores), -scores, np.inf), kind="stable")
     best, replaced = order[: min(width, finite)], order[members - max(width, members - finite) :]
     source = np.arange(members)
     for member in sorted(replaced):

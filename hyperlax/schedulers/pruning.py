@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -20,45 +19,54 @@ _MIN_RIVALS = 5
 """Minimum number of rivals for the median to be meaningful, as Optuna's `n_startup_trials`."""
 
 
-class Rule(Protocol):
-    """A rule that says when a trial is compared with earlier ones, and how many continue. Segments count from 1."""
+@dataclass(frozen=True)
+class PruningOptions:
+    """Options of a pruner.
+
+    Args:
+      directions: "minimize" or "maximize", for each column of `Shown.values`.
+      objectives: Number of columns that are objectives, the first ones.
+      segments: Segments of one training run.
+      min_segments: Segments before a trial may be pruned.
+      reduction_factor: The best 1/N of trials continue (asha, hyperband, racing seeds).
+      percentile: Trials among the best this many percent continue (percentile).
+      seeds: Training runs of a trial that follow one another; 1 where its seeds train side by side.
+    """
+
+    directions: Sequence[str]
+    objectives: int
+    segments: int
+    min_segments: int = 3
+    reduction_factor: int = 3
+    percentile: float = 25.0
+    seeds: int = 1
+
+
+class Rule:
+    """A rule that says when a trial is compared with earlier ones, and how many continue. This one stops no trial.
+
+    Segments count from 1.
+    """
 
     def compares(self, trial: int, segment: int) -> bool:
         """Return whether the trial may be pruned after this segment, which is not its last."""
-        ...
+        return False
 
     def group(self, trial: int) -> int:
         """Return the group of the trial: only trials of the same group are rivals."""
-        ...
-
-    def keeps(self, segment: int, better: int, rivals: int) -> bool:
-        """Return whether a trial continues after this segment if `better` of its `rivals` are better."""
-        ...
-
-    def carries(self, segment: int) -> bool:
-        """Return whether trials that ended before this segment are rivals too, by the last values they showed."""
-        ...
-
-
-@dataclass(frozen=True)
-class NoPruning:
-    """A rule by which no trial stops."""
-
-    def compares(self, trial: int, segment: int) -> bool:
-        return False
-
-    def group(self, trial: int) -> int:
         return 0
 
     def keeps(self, segment: int, better: int, rivals: int) -> bool:
+        """Return whether a trial continues after this segment if `better` of its `rivals` are better."""
         return True
 
     def carries(self, segment: int) -> bool:
+        """Return whether trials that ended before this segment are rivals too, by the last values they showed."""
         return False
 
 
 @dataclass(frozen=True)
-class SuccessiveHalving:
+class SuccessiveHalving(Rule):
     """Successive halving: the best 1/reduction_factor continue past each rung, min_segments x reduction_factor^i segments.
 
     ASHA in its stopping form: Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020.
@@ -70,14 +78,8 @@ class SuccessiveHalving:
     def compares(self, trial: int, segment: int) -> bool:
         return self._is_rung(segment, self.min_segments)
 
-    def group(self, trial: int) -> int:
-        return 0
-
     def keeps(self, segment: int, better: int, rivals: int) -> bool:
         return better < max(1, (rivals + 1) // self.reduction_factor)
-
-    def carries(self, segment: int) -> bool:
-        return False
 
     def _is_rung(self, segment: int, first: int) -> bool:
         rung = first
@@ -112,7 +114,7 @@ class Hyperband(SuccessiveHalving):
 
 
 @dataclass(frozen=True)
-class Percentile:
+class Percentile(Rule):
     """Percentile rule: a trial continues while it is among the best `share` of all earlier ones; compared after every segment.
 
     It follows the median stopping rule of Golovin et al., "Google Vizier", 2017, but compares each earlier trial's last value up to
@@ -125,9 +127,6 @@ class Percentile:
     def compares(self, trial: int, segment: int) -> bool:
         return segment >= self.min_segments
 
-    def group(self, trial: int) -> int:
-        return 0
-
     def keeps(self, segment: int, better: int, rivals: int) -> bool:
         return rivals < _MIN_RIVALS or better < math.ceil((rivals + 1) * self.share)
 
@@ -135,22 +134,46 @@ class Percentile:
         return True
 
 
+@dataclass(frozen=True)
+class Racing(Rule):
+    """A race over seeds: after each seed but the last, the best 1/reduction_factor of trials continue.
+
+    rule: prunes within the first seed. segments: of one training run.
+    """
+
+    rule: Rule
+    segments: int
+    reduction_factor: int
+
+    def compares(self, trial: int, segment: int) -> bool:
+        return self.rule.compares(trial, segment) if self._is_first(segment) else segment % self.segments == 0
+
+    def group(self, trial: int) -> int:
+        return self.rule.group(trial)
+
+    def keeps(self, segment: int, better: int, rivals: int) -> bool:
+        rule = self.rule if self._is_first(segment) else SuccessiveHalving(self.segments, self.reduction_factor)
+        return rule.keeps(segment, better, rivals)
+
+    def carries(self, segment: int) -> bool:
+        return self._is_first(segment) and self.rule.carries(segment)
+
+    def _is_first(self, segment: int) -> bool:
+        """Return whether a segment lies within the first training run, before its end."""
+        return segment < self.segments
+
+
 class Pruner:
     """A scheduler that stops trials by a rule.
 
     A trial's values at a segment are compared once every rival has reached that segment or ended before it. The first objectives
-    decide; the columns after a single objective break ties.
-
-    Args:
-      rule: Decides when trials are compared and how many continue.
-      segments: Segments of a trial that is never stopped, over all of its training runs.
-      directions: "minimize" or "maximize", for each column of `Shown.values`.
-      objectives: Number of columns that are objectives, the first ones.
+    decide; the columns after a single objective break ties. rule: says when trials are compared within their first seed.
     """
 
-    def __init__(self, rule: Rule, segments: int, directions: Sequence[str], objectives: int):
-        self._rule, self._segments, self._objectives = rule, segments, objectives
-        self._signs = np.array([1.0 if direction == "maximize" else -1.0 for direction in directions])
+    def __init__(self, rule: Rule, options: PruningOptions):
+        self._rule = Racing(rule, options.segments, options.reduction_factor)
+        self._segments, self._objectives = options.segments * options.seeds, options.objectives
+        self._signs = np.array([1.0 if direction == "maximize" else -1.0 for direction in options.directions])
         self._settled: dict[int, int] = {}
         self._stopped: dict[int, Stop] = {}
         self._groups: dict[int, int] = {}
@@ -236,32 +259,3 @@ def count_better(own: np.ndarray, rivals: np.ndarray, objectives: int) -> int:
     front = np.flatnonzero(ranks == ranks[0])
     crowding = crowding_distances(everyone[front])
     return int((ranks < ranks[0]).sum() + (crowding[1:] > crowding[0]).sum())
-
-
-@dataclass(frozen=True)
-class Racing:
-    """A race over seeds: after each seed but the last, the best 1/reduction_factor of trials continue.
-
-    rule: prunes within the first seed. segments: of one training run.
-    """
-
-    rule: Rule
-    segments: int
-    reduction_factor: int
-
-    def compares(self, trial: int, segment: int) -> bool:
-        return self.rule.compares(trial, segment) if self._is_first(segment) else segment % self.segments == 0
-
-    def group(self, trial: int) -> int:
-        return self.rule.group(trial)
-
-    def keeps(self, segment: int, better: int, rivals: int) -> bool:
-        rule = self.rule if self._is_first(segment) else SuccessiveHalving(self.segments, self.reduction_factor)
-        return rule.keeps(segment, better, rivals)
-
-    def carries(self, segment: int) -> bool:
-        return self._is_first(segment) and self.rule.carries(segment)
-
-    def _is_first(self, segment: int) -> bool:
-        """Return whether a segment lies within the first training run, before its end."""
-        return segment < self.segments

@@ -16,11 +16,10 @@ from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import durable_together, is_too_long, remove
 from hyperlax.recipe import Recipe, dotted, load
 from hyperlax.study.directory import AGENTS
-from hyperlax.study.record import StudyRecord, ranked, the_best, winners
+from hyperlax.study.record import StudyRecord
 from hyperlax.study.view import load_study
-from hyperlax.trial import BatchResult, Outcome
+from hyperlax.trial import STATES, BatchResult, Outcome
 
-ENDED = ("COMPLETE", "PRUNED", "FAIL")
 _FILE = re.compile(rf"trial_(\d+)({re.escape(ARRAYS)}|{re.escape(ABOUT)})")
 
 
@@ -64,10 +63,10 @@ def keep_only_the_best(record: StudyRecord) -> None:
     """
     if record.arguments.get("save_agents") != "best":
         return
-    best = winners(record)
+    best = record.winners
     if len(record.objectives) == 1:
-        best = [*best, *ranked(record)[: record.arguments["confirm_top"]]]
-    beaten = {trial.number for trial in record.trials if trial.state in ENDED} - {trial.number for trial in best}
+        best = [*best, *record.ranked[: record.arguments["confirm_top"]]]
+    beaten = {trial.number for trial in record.trials if trial.state in STATES} - {trial.number for trial in best}
     for path in (record.directory / AGENTS).glob("trial_*"):
         found = _FILE.fullmatch(path.name)
         if found and int(found[1]) in beaten:
@@ -115,7 +114,7 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
     elif record.lineage and record.lineage.final is not None:
         trial = record.trial(record.lineage.final)
     else:
-        trial = the_best(record, asked_by)
+        trial = record.the_best(asked_by)
     path = agent_path(given, trial.number)
     if not all(file.exists() for file in agent_files(path)):
         if record.lineage:

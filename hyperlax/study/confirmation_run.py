@@ -11,19 +11,17 @@ from typing import Any
 from hyperlax.backends.base import EngineConfig
 from hyperlax.config.options import SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.errors import counted
+from hyperlax.errors import NOT_A_TRIAL, counted, numbered
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import write_batch
-from hyperlax.study.confirmation import Configuration, configurations, names, read_results
+from hyperlax.study.confirmation import configurations
 from hyperlax.study.directory import CHECKPOINTS, next_batch
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import resume_command, train_command
-from hyperlax.study.observer import Observer
+from hyperlax.study.record import Confirmed
 from hyperlax.study.statistics import in_short, instead_of_winner
-from hyperlax.study.stopping import Limits
-from hyperlax.study.study_run import MakeBackend, engine_config, lanes_asked
+from hyperlax.study.study_run import StudyRun, engine_config, lanes_asked
 from hyperlax.study.trials import FixedTrials, Settings
-from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, Trial, TrialResult
 
 log = logging.getLogger(__name__)
@@ -49,68 +47,64 @@ def confirmation_config(
     )
 
 
-class ConfirmationRun:
-    """A confirmation while it runs. It trains on `confirm_seeds` seeds that the search never saw, and has no database."""
+def confirm(run: StudyRun[SearchOptions], write_pages: Callable[[], None]) -> int:
+    """Train the best of a search on new seeds, have the pages written, print which is best. Returns the exit status.
 
-    def __init__(
-        self, live: LiveStudy[SearchOptions], limits: Limits, make_backend: MakeBackend, observers: Sequence[Observer]
-    ):
-        self._live, self._options, self._observers = live, live.options, observers
-        self._limits, self._make_backend = limits, make_backend
-        self._seeds, self._root = self._options.confirm_seeds, live.directory.confirmation
-        self._checkpoints = CheckpointManager(self._root / CHECKPOINTS, self._options.checkpoint_seconds)
+    A confirmation has no database: configurations whose results are on disk are not trained again.
+    0: done, or out of time. 1: every configuration failed. 130 or 143: interrupted.
+    """
+    live, stop = run.live, run.limits.stop
+    wanted = configurations(live.snapshot(), live.recipe.config.algorithm)
+    lacking = ("WAITING", "FAIL") if run.retry_failed else ("WAITING",)
+    missing = [(trial, one) for trial, one in wanted if one.state in lacking]
+    if missing and not _is_trained(run, [trial for trial, _ in wanted], missing, write_pages):
+        why = "interrupted" if stop.is_set() else "out of time"
+        print(f"The confirmation is {why}. To resume:\n  {resume_command(live.directory.root)}")
+        return stop.exit_status if stop.is_set() else 0
+    confirmation = live.snapshot().confirmation
+    if confirmation is None:
+        return 0
+    print("\n".join(in_short(confirmation)))
+    if (number := instead_of_winner(confirmation)) is not None:
+        print(f"Train trial {number} again:\n  {train_command(live.directory.root, number)}")
+    return int(all(configuration.state == "FAIL" for configuration in confirmation.configurations))
 
-    def run(self, write_pages: Callable[[], None], retry_failed: bool) -> int:
-        """Train the missing configurations, have the pages written, print which is best. Returns the exit status.
 
-        0: done, or out of time. 1: every configuration failed. 130 or 143: interrupted.
-        """
-        wanted = configurations(self._live.snapshot(), self._live.recipe.config.algorithm)
-        known = read_results(self._root, [c.trial for c in wanted], self._seeds)
-        kept = [number for number, result in known.items() if not (retry_failed and result.state == "FAIL")]
-        missing = [c for c in wanted if c.trial.number not in kept]
-        if missing and not self._is_trained(wanted, missing, write_pages):
-            why = "interrupted" if self._limits.stop.is_set() else "out of time"
-            print(f"The confirmation is {why}. To resume:\n  {resume_command(self._live.directory.root)}")
-            return self._limits.stop.exit_status if self._limits.stop.is_set() else 0
-        confirmation = self._live.snapshot().confirmation
-        if confirmation is None:
-            return 0
-        print("\n".join(in_short(confirmation)))
-        if (number := instead_of_winner(confirmation)) is not None:
-            print(f"Train trial {number} again:\n  {train_command(self._live.directory.root, number)}")
-        return int(all(configuration.state == "FAIL" for configuration in confirmation.configurations))
+def _is_trained(
+    run: StudyRun[SearchOptions],
+    wanted: Sequence[Trial],
+    missing: Sequence[tuple[Trial, Confirmed]],
+    write_pages: Callable[[], None],
+) -> bool:
+    """Train the missing configurations. Return whether all of them ended."""
+    if not run.limits.may_start():
+        return False
+    live, options, root = run.live, run.options, run.directory.confirmation
+    live.note_run()
+    named = numbered([NOT_A_TRIAL if one.trial is None else one.trial for _, one in missing])
+    log.info("Confirming %s on %s.", named, counted(options.confirm_seeds, "new seed"))
+    ended: list[TrialResult] = []
 
-    def _is_trained(
-        self, wanted: Sequence[Configuration], missing: Sequence[Configuration], write_pages: Callable[[], None]
-    ) -> bool:
-        """Train the missing configurations. Return whether all of them ended."""
-        if not self._limits.may_start():
-            return False
-        self._live.note_run()
-        log.info("Confirming %s on %s.", names(missing), counted(self._seeds, "new seed"))
-        ended: list[TrialResult] = []
+    def write(batch: BatchResult) -> list[TrialResult]:
+        results = live.scoring.results(batch)
+        with_seeds = replace(batch, timing={**batch.timing, "seeds": options.confirm_seeds})
+        write_batch(next_batch(root), root, with_seeds, results, live.scoring.scale)
+        ended.extend(results)
+        return results
 
-        def write(batch: BatchResult) -> list[TrialResult]:
-            results = self._live.scoring.results(batch)
-            counted = replace(batch, timing={**batch.timing, "seeds": self._seeds})
-            write_batch(next_batch(self._root), self._root, counted, results, self._live.scoring.scale)
-            ended.extend(results)
-            return results
-
-        trials = [c.trial for c in wanted]
-        config = confirmation_config(self._options, self._live.recipe, self._live.manifest.packing, trials)
-        settings = Settings(
-            task="confirmation",
-            total=len(missing),
-            steps=len(missing) * self._seeds * self._options.total_timesteps,
-            scoring=self._live.scoring,
-            seeds=self._seeds,
-            checkpoint_seconds=self._options.checkpoint_seconds,
-        )
-        fixed, limits = FixedTrials([c.trial for c in missing], write), self._limits.without_failures()
-        with closing(self._make_backend(config, self._checkpoints)) as backend:
-            Loop(fixed, backend, None, settings, limits, self._observers).run()
-        write_pages()
-        self._checkpoints.tidy()
-        return len(ended) == len(missing)
+    config = confirmation_config(options, live.recipe, live.manifest.packing, wanted)
+    settings = Settings(
+        task="confirmation",
+        total=len(missing),
+        steps=len(missing) * options.confirm_seeds * options.total_timesteps,
+        scoring=live.scoring,
+        seeds=options.confirm_seeds,
+        checkpoint_seconds=options.checkpoint_seconds,
+    )
+    checkpoints = CheckpointManager(root / CHECKPOINTS, options.checkpoint_seconds)
+    fixed, limits = FixedTrials([trial for trial, _ in missing], write), run.limits.without_failures()
+    with closing(run.make_backend(config, checkpoints)) as backend:
+        Loop(fixed, backend, None, settings, limits, run.observers).run()
+    write_pages()
+    checkpoints.tidy()
+    return len(ended) == len(missing)

@@ -3,7 +3,7 @@
 A trial is WAITING from the moment it is asked, RUNNING while its batch trains, then COMPLETE, PRUNED or FAIL. Its metrics are user
 attributes of their own names. Rows are written directly, many trials in one transaction: Optuna's own storage opens a transaction
 for each attribute of a trial, about 3 ms, and asking it takes 28 to 58 ms of CPU a trial. What the tables hold afterwards is the
-same. The layout is that of `database_file.SCHEMA`.
+same. The layout is Optuna 5's, which `database_file` checks.
 
 Other programs may add rows. These are foreign: they stay behind the study's own, so that they do not change its numbers.
 """
@@ -14,7 +14,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,16 @@ from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.constraints import parse_constraint, violations
-from hyperlax.errors import HyperlaxError
 from hyperlax.files import refuse_moved, replacing
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
-from hyperlax.study.database_file import PATIENCE, Damaged, connect, content
+from hyperlax.study.database_file import PATIENCE, connect
 from hyperlax.study.database_rows import NUMBER, find_study, is_own, read_rows
-from hyperlax.study.io_errors import problem_of
 from hyperlax.trial import TrialResult
 
 _METRIC_NAMES = "study:metric_names"
@@ -322,12 +318,6 @@ def read_finished(path: Path, study_name: str) -> tuple[dict[str, Any], list[Fro
         _close(storage)
 
 
-def given_params(frozen: FrozenTrial) -> dict[str, Any]:
-    """Return the parameters that another program gave a trial, those of an enqueued one too."""
-    fixed = frozen.system_attrs.get("fixed_params")
-    return {**(fixed if isinstance(fixed, dict) else {}), **frozen.params}
-
-
 def _add_study(path: Path, study_name: str, objectives: Mapping[str, str]) -> int:
     """Add a study without trials to a database, with Optuna's tables if it has none. Return its key."""
     engine = {"connect_args": {"timeout": PATIENCE}}
@@ -373,43 +363,3 @@ def _attributes_of(result: TrialResult, batch: str) -> dict[str, Any]:
 def _now() -> str:
     """Return the time as Optuna keeps it in SQLite: UTC without a zone, which it turns into local time when it reads."""
     return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", timespec="microseconds")
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """The study's own trials in a database. asked: numbers of all; finished: of those that ended; batches: names that they give."""
-
-    asked: set[int]
-    finished: set[int]
-    batches: set[str]
-
-
-def read_recorded(path: Path, study_name: str) -> _Recorded:
-    """Return the trials of a study in the database, which `check` found sound. Empty if it does not hold the study yet."""
-    if not path.exists() or "trials" not in content(path)[0]:
-        return _Recorded(set(), set(), set())
-    with closing(connect(path)) as connection:
-        rows = connection.execute(
-            "SELECT number, state, batch.value_json FROM trials JOIN studies USING (study_id) "
-            "JOIN trial_system_attributes AS own ON own.trial_id = trials.trial_id AND own.key = ? "
-            "AND own.value_json = CAST(number AS TEXT) LEFT JOIN trial_user_attributes AS batch "
-            "ON batch.trial_id = trials.trial_id AND batch.key = 'batch' WHERE study_name = ?",
-            (NUMBER, study_name),
-        ).fetchall()
-    finished = {number for number, state, batch in rows if batch and state not in ("WAITING", "RUNNING")}
-    return _Recorded({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})
-
-
-@contextmanager
-def understanding(path: Path) -> Iterator[None]:
-    """Raise Damaged if the block cannot understand what is in a database. Errors of the disk pass."""
-    try:
-        yield
-    except HyperlaxError:
-        raise
-    except Exception as error:  # Optuna takes what it reads for its own, and raises anything if it is not
-        if problem_of(error, path) is not None:
-            raise
-        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        said = " ".join(str(cause or error).split())[:200] or type(error).__name__
-        raise Damaged(path, f"Optuna cannot read it: {said}") from error

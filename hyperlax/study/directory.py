@@ -123,11 +123,8 @@ class StudyDirectory:
 
     def analysed(self) -> int:
         """Return how many super-batches there are up to the last that was ever analysed."""
-        found = (path.parent.name for path in self.root.glob("optuna_exec_batch_*/analysis"))
-        return max(
-            (int(name.removeprefix("optuna_exec_batch_")) + 1 for name in found if _EXEC_BATCH.fullmatch(name)),
-            default=0,
-        )
+        analysed = (path.name for path in self._exec_batches() if (path / _ANALYSIS).exists())
+        return max((int(name.removeprefix("optuna_exec_batch_")) + 1 for name in analysed), default=0)
 
     def outdate_analyses(self, since: int) -> None:
         """Mark the analyses of super-batch `since` and all later ones as missing."""
@@ -205,13 +202,13 @@ class StudyDirectory:
                 files.append(path)
         return files, directories
 
+    def _exec_batches(self) -> list[Path]:
+        """Return the directories of super-batches, in order."""
+        return sorted(path for path in self.root.glob("optuna_exec_batch_*") if _EXEC_BATCH.fullmatch(path.name))
+
     def _samples(self) -> list[Path]:
         """Return the directories that hold the batches of super-batches, in order."""
-        return [
-            path / "samples"
-            for path in sorted(self.root.glob("optuna_exec_batch_*"))
-            if _EXEC_BATCH.fullmatch(path.name)
-        ]
+        return [path / "samples" for path in self._exec_batches()]
 
 
 def _trials_in(batches: Iterable[Path]) -> int:

@@ -97,18 +97,18 @@ def _are_intervals(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(one, LaneInterval) for one in value)
 
 
-WHOLE = "an integer of at most 64 bits"
+_WHOLE = "an integer of at most 64 bits"
 _FIELDS = (
-    ("repetition", _is_whole, WHOLE),
-    ("segments", _is_whole, WHOLE),
+    ("repetition", _is_whole, _WHOLE),
+    ("segments", _is_whole, _WHOLE),
     ("is_done", lambda value: isinstance(value, bool), "True or False"),
     ("fault", lambda value: isinstance(value, str) and bool(value.strip()), "a text"),
-    ("num_parameters", _is_whole, WHOLE),
+    ("num_parameters", _is_whole, _WHOLE),
     ("train_seconds", _is_number, "a number of at most 64 bits"),
-    ("lane", _is_whole_or_none, f"{WHOLE} or None"),
-    ("fault_step", _is_whole_or_none, f"{WHOLE} or None"),
+    ("lane", _is_whole_or_none, f"{_WHOLE} or None"),
+    ("fault_step", _is_whole_or_none, f"{_WHOLE} or None"),
     ("policy", lambda value: value is None or isinstance(value, Policy), "a Policy or None"),
-    ("intervals", lambda value: _are_intervals(value), "a tuple of LaneIntervals"),
+    ("intervals", _are_intervals, "a tuple of LaneIntervals"),
 )
 
 
@@ -125,7 +125,7 @@ def _problems_of_curve(curve: Curve, seeds: int) -> Iterator[str]:
             yield f"curve.others[{name!r}] {_shown(column)}; float64[{len(curve.steps)}, {seeds}] is needed, points and seeds"
     for name in ("episodes", "budget"):
         if not _is_whole(value := getattr(curve, name)):
-            yield f"curve.{name} {_shown(value)}; {WHOLE} is needed"
+            yield f"curve.{name} {_shown(value)}; {_WHOLE} is needed"
 
 
 def _kind(value: Any) -> str:

@@ -9,8 +9,8 @@ import errno
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from optuna.exceptions import StorageInternalError
 
@@ -21,23 +21,16 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _LOCKED_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _FORBIDDEN_SQLITE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 _DAMAGED_SQLITE = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FREE_SPACE, _FIX = "Free some space", "Fix this"
 
 
-@dataclass(frozen=True)
-class IoProblem:
-    """An error of the disk in words.
-
-    Args:
-      place: The file that it is about.
-      reason: The system's words.
-      remedy: Advice to the user, an imperative.
-      forbidden: Whether a permission is missing.
-    """
+class _Problem(NamedTuple):
+    """An error of the disk in words. place: the file. remedy: an imperative. is_forbidden: whether a permission is missing."""
 
     place: str
     reason: str
     remedy: str
-    forbidden: bool
+    is_forbidden: bool
 
 
 def primary_code(error: sqlite3.Error) -> int:
@@ -50,36 +43,39 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
     return primary_code(error) not in (sqlite3.SQLITE_FULL, *_LOCKED_SQLITE, *_FORBIDDEN_SQLITE)
 
 
-def problem_of(error: BaseException, database: Path) -> IoProblem | None:
+def problem_of(error: BaseException, database: Path) -> _Problem | None:
     """Return the problem of the disk that an exception reports, None if it reports none. database: the file of SQLite errors."""
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(wrapped := getattr(error, "orig", None), sqlite3.Error):  # in sqlalchemy's, which need not be loaded
         error = wrapped
-    if isinstance(error, BrokenPipeError):
-        return None
-    if isinstance(error, OSError):
-        return _of_the_system(error)
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        place = "The output" if error.filename is None else str(error.filename)
+        remedy = _FREE_SPACE if error.errno in FULL else _FIX
+        return _Problem(place, error.strerror or str(error), remedy, error.errno in _FORBIDDEN)
     if isinstance(error, sqlite3.DatabaseError):
         return _of_sqlite(error, database)
     return None
 
 
+def run_again(remedy: str) -> str:
+    """Return the advice to run the same command again."""
+    return f"{remedy}, then run the command again."
+
+
 @contextmanager
-def ending_on_io_error(database: Path, what_next: Callable[[IoProblem], str]) -> Iterator[None]:
-    """Raise HyperlaxError for a disk error in the block: where, why and what next. Other errors pass."""
+def ending_on_io_error(database: Path, what_next: Callable[[str], str] = run_again) -> Iterator[None]:
+    """Raise HyperlaxError for a disk error in the block: where, why and what next. Other errors pass.
+
+    database: the file of SQLite errors. what_next: returns advice in whole sentences from the remedy, which is an imperative.
+    """
     try:
         yield
     except Exception as error:
         problem = problem_of(error, database)
         if problem is None:
             raise
-        raise HyperlaxError(f"{problem.place}: {problem.reason}. {what_next(problem)}") from error
-
-
-def run_again(problem: IoProblem) -> str:
-    """Return the advice to run the same command again."""
-    return f"{problem.remedy}, then run the command again."
+        raise HyperlaxError(f"{problem.place}: {problem.reason}. {what_next(problem.remedy)}") from error
 
 
 @contextmanager
@@ -89,7 +85,7 @@ def refusing_forbidden(path: Path) -> Iterator[None]:
         yield
     except (OSError, sqlite3.Error) as error:
         problem = problem_of(error, path)
-        if problem is None or not problem.forbidden:
+        if problem is None or not problem.is_forbidden:
             raise
         raise UsageError(
             f"{path}: cannot be opened for writing ({problem.reason}). Make it writable, or use another directory."
@@ -102,17 +98,11 @@ def writing(path: Path) -> Iterator[None]:
 
     Raises UsageError if it may not be written, HyperlaxError for other errors of the disk.
     """
-    with ending_on_io_error(path, run_again), refusing_forbidden(path):
+    with ending_on_io_error(path), refusing_forbidden(path):
         yield
 
 
-def _of_the_system(error: OSError) -> IoProblem:
-    place = "The output" if error.filename is None else str(error.filename)
-    remedy = _FREE_SPACE if error.errno in FULL else _FIX
-    return IoProblem(place, error.strerror or str(error), remedy, error.errno in _FORBIDDEN)
-
-
-def _of_sqlite(error: sqlite3.DatabaseError, database: Path) -> IoProblem | None:
+def _of_sqlite(error: sqlite3.DatabaseError, database: Path) -> _Problem | None:
     """Return the problem that an error of SQLite reports; None if SQL or its caller is wrong, not the file or the disk."""
     code = primary_code(error)
     if code == sqlite3.SQLITE_FULL:
@@ -123,8 +113,4 @@ def _of_sqlite(error: sqlite3.DatabaseError, database: Path) -> IoProblem | None
         remedy = _FIX
     else:
         return None
-    return IoProblem(str(database), str(error), remedy, code in _FORBIDDEN_SQLITE)
-
-
-_FREE_SPACE = "Free some space"
-_FIX = "Fix this"
+    return _Problem(str(database), str(error), remedy, code in _FORBIDDEN_SQLITE)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from hyperlax.backends.child import Child
 from hyperlax.backends.local_agents import Share, start_agent
@@ -21,37 +20,29 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
 
 
-class _Study(Protocol):
-    """A study that can be run, in a directory."""
-
-    @property
-    def directory(self) -> Path: ...
-
-    def run(self) -> int: ...
-
-
-def lead_or_join(plan: Callable[[bool], _Study], share: Share, level: str) -> int:
+def lead_or_join(plan: Callable[[bool], tuple[Path, Callable[[], int]]], share: Share, level: str) -> int:
     """Lead the study that `plan` returns, or train for the process that leads it until that ends. Returns the exit status.
 
     Args:
-      plan: Has whether this process has trained for a leader that has ended. While another process holds the study, it raises
-        UsageError, maybe from a StudyRunning, which it does not before it has compared its options with those on disk.
+      plan: Returns the study's directory and the function that runs it. Has whether this process has trained for a leader that has
+        ended. While another process holds the study, it raises UsageError, maybe from a StudyRunning, which it does not before it
+        has compared its options with those on disk.
       share: Of the agent that trains for another process.
       level: The lowest level of messages that this agent prints.
     """
     takes_over = is_compared = False
     while True:
         try:
-            study = plan(takes_over)
+            directory, run = plan(takes_over)
         except UsageError as error:
             running = error if isinstance(error, StudyRunning) else error.__cause__
             if not isinstance(running, StudyRunning):
                 raise
         else:
             try:
-                return study.run()
+                return run()
             except UsageError:
-                if holder_of(study.directory) is None:
+                if holder_of(directory) is None:
                     raise
             continue
         stop = StopRequest()

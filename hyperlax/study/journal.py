@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,23 +47,14 @@ class Invalidated(msgspec.Struct, frozen=True, tag="invalidated", tag_field="eve
     reason: str
 
 
-Event = Asked | Retried | Invalidated
-
-
-@dataclass(frozen=True)
-class Change:
-    """A change of a trial's result by the user. asked: how many trials had been asked by then."""
-
-    trial: int
-    is_retry: bool
-    asked: int
+_Event = Asked | Retried | Invalidated
 
 
 class Journal:
     """The events of one study, and what follows from them.
 
     asked: every trial by number. ended: first trial of a super-batch -> `Asked.ended`. sampler: the latest state of the sampler.
-    retried: (trial, batch) pairs that no longer count. invalidated: trial -> reason. changes: in their order.
+    retried: (trial, batch) pairs that no longer count. invalidated: trial -> reason.
     """
 
     def __init__(self, path: Path, is_dry: bool = False):
@@ -79,29 +68,33 @@ class Journal:
         self.sampler: dict[str, Any] | None = None
         self.retried: set[tuple[int, str]] = set()
         self.invalidated: dict[int, str] = {}
-        self.changes: list[Change] = []
+        # how many trials had been asked by then, trial, whether it is a retry
+        self._changes: list[tuple[int, int, bool]] = []
         content = self._read()
         self._size = content.rfind(b"\n") + 1
         for number, line in enumerate(content[: self._size].splitlines(), 1):
             if not line.strip():
                 continue
             try:
-                self._fold(msgspec.convert(json.loads(line), Event))
+                self._fold(msgspec.convert(json.loads(line), _Event))
             except (ValueError, RecursionError, msgspec.MsgspecError) as error:
                 raise UsageError(
                     f"{path}, line {number}: is damaged ({error}). Put back the file that Hyperlax wrote."
                 ) from error
 
-    def append(self, event: Event) -> None:
+    def append(self, event: _Event) -> None:
         """Add an event, which is on disk when this returns. After an OSError, which names the journal, nothing is added."""
         line = json.dumps(msgspec.to_builtins(event)) + "\n"
         if not self._is_dry:
             self._write(line)
         self._fold(event)
 
-    def change_after(self, trial: int, start: int) -> Change | None:
-        """Return the first change of a trial after the super-batch that begins with trial `start` was first asked."""
-        return next((change for change in self.changes if change.trial == trial and change.asked > start), None)
+    def changed_after(self, start: int) -> dict[int, bool]:
+        """Return the trials below `start` that the user changed after the super-batch that begins there was first asked.
+
+        The value says whether the first change was a retry; otherwise it took the trial out of the ranking.
+        """
+        return {trial: is_retry for asked, trial, is_retry in reversed(self._changes) if trial < start < asked}
 
     def _read(self) -> bytes:
         try:
@@ -128,7 +121,7 @@ class Journal:
                     raise
         self._size += len(line)
 
-    def _fold(self, event: Event) -> None:
+    def _fold(self, event: _Event) -> None:
         if isinstance(event, Asked):
             if event.first != len(self.asked):
                 raise ValueError(f"begins with trial {event.first}, and {len(self.asked)} were asked before")
@@ -137,15 +130,12 @@ class Journal:
                 self.ended[event.first] = frozenset(event.ended)
             self.sampler = event.sampler or self.sampler
             return
-        numbers = [number for number, _ in event.trials] if isinstance(event, Retried) else event.trials
-        self._check_asked(numbers)
-        if isinstance(event, Retried):
+        is_retry = isinstance(event, Retried)
+        numbers = [number for number, _ in event.trials] if is_retry else event.trials
+        if unknown := [number for number in numbers if not 0 <= number < len(self.asked)]:
+            raise ValueError(f"refers to trial {unknown[0]}, which was never asked")
+        if is_retry:
             self.retried.update(event.trials)
         else:
             self.invalidated.update(dict.fromkeys(numbers, event.reason))
-        self.changes += [Change(number, isinstance(event, Retried), len(self.asked)) for number in numbers]
-
-    def _check_asked(self, numbers: Sequence[int]) -> None:
-        unknown = [number for number in numbers if not 0 <= number < len(self.asked)]
-        if unknown:
-            raise ValueError(f"refers to trial {unknown[0]}, which was never asked")
+        self._changes += [(len(self.asked), number, is_retry) for number in numbers]

@@ -27,7 +27,7 @@ from hyperlax.errors import TERMINATED, UsageError
 from hyperlax.files import staying
 from hyperlax.recipe import Recipe
 from hyperlax.study.directory import CHECKPOINTS, StudyDirectory
-from hyperlax.study.io_errors import IoProblem, ending_on_io_error, run_again
+from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.lock import holder_of
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
 from hyperlax.study.study_run import MakeBackend, local_backend, local_planner
@@ -202,7 +202,7 @@ def join(
         is_led=lambda: is_started or is_led(),  # who started it says who leads
         trains_alone=trains_alone,
     )
-    advice = _remedy if is_started else run_again
+    advice = (lambda remedy: f"{remedy}.") if is_started else run_again  # its leader says how to continue
     stop = StopRequest()
     agent = AgentProcess(place, stop, any_device, idle_timeout)
     stop.tell(agent.stop)
@@ -216,11 +216,6 @@ def join(
             work.check_there()
             raise
     return stop.exit_status if stop.is_set() else 0
-
-
-def _remedy(problem: IoProblem) -> str:
-    """Return the advice of an agent whose leader says how to continue."""
-    return f"{problem.remedy}."
 
 
 def _end_with_input(stop: StopRequest) -> None:

@@ -81,29 +81,29 @@ class HyperparameterSchedule:
     seal: str = ""
 
 
-def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
-    """Return the file's content. path: one trial per interval, leading to the best trial at the end."""
+_GIVEN = ("algo_and_network_config", "seed", "num_seeds", "population_size", "total_timesteps", "num_eval_episodes")
+"""Entries of a schedule that are options of the run."""
+
+
+def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialRecord]) -> HyperparameterSchedule:
+    """Return the schedule of a run. path: one trial per interval, leading to the best trial at the end."""
     entries: list[dict[str, Any]] = []
     for interval, trial in enumerate(path):
         assert trial.batch_directory is not None
         first = entries[-1]["to_step"] if entries else 0
         last = int(read_curves(trial.batch_directory, [trial.number])[trial.number].steps[-1])
         entries.append({"interval": interval, "from_step": first, "to_step": last, "hyperparams": trial.params})
-    return {
-        "algo_and_network_config": options.algo_and_network_config,
-        "recipe": (code := code_of(recipe))["path"],
-        "env_config": options.env_config and canonical(options.env_config),
-        "seed": options.seed,
-        "num_seeds": options.num_seeds,
-        "population_size": options.population_size,
-        "total_timesteps": options.total_timesteps,
-        "num_eval_episodes": options.num_eval_episodes,
-        "trial": path[-1].number,
-        "final_return": path[-1].values[OBJECTIVE],
-        "config": dotted(recipe.config.algorithm),
-        "schedule": entries,
-        "seal": code["seal"],
-    }
+    code = code_of(recipe)
+    return HyperparameterSchedule(
+        **{name: getattr(options, name) for name in _GIVEN},
+        recipe=code["path"],
+        env_config=options.env_config and canonical(options.env_config),
+        trial=path[-1].number,
+        final_return=path[-1].values[OBJECTIVE],
+        config=dotted(recipe.config.algorithm),
+        schedule=tuple(entries),
+        seal=code["seal"],
+    )
 
 
 def read_schedule(path: Path) -> HyperparameterSchedule:

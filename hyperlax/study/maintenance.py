@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from hyperlax.config.checks import check_space
 from hyperlax.config.option import command_line, shell_command
@@ -27,16 +29,17 @@ from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.pbt import explored
 from hyperlax.study import database_file
 from hyperlax.study import manifest as manifests
-from hyperlax.study.database import read_recorded, url_of
+from hyperlax.study.database import url_of
+from hyperlax.study.database_rows import read_trials
 from hyperlax.study.directory import StudyDirectory, check_writable
-from hyperlax.study.io_errors import ending_on_io_error, run_again
+from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.journal import Journal
 from hyperlax.study.lock import LOCK, only_one_process
-from hyperlax.study.projection import unrecorded_trials
+from hyperlax.study.projection import batch_of, unrecorded_trials
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.state import open_state
+from hyperlax.study.state import StudyState
 from hyperlax.study.summary import print_best
-from hyperlax.study.view import LiveStudy, read_trials
+from hyperlax.study.view import LiveStudy
 
 _INVALIDATED = "invalidated"
 _COMPANIONS = ("-journal", "-wal", "-shm")
@@ -59,17 +62,18 @@ def repair(options: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> i
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
     with _ending_on_io_error(directory), only_one_process(root):
-        read = partial(read_trials, options=options, space=SearchSpace(recipe.space), scale=manifest.scale)
+        metrics = manifest.scale.table.rows
+        read = partial(read_trials, options=options, space=SearchSpace(recipe.space), metrics=metrics)
         finding = _find_damage(directory, options.study_name, read)
         if finding is None:
-            with closing(open_state(options, recipe, directory, manifest, is_dry=True)) as state:
+            with closing(StudyState(options, recipe, directory, manifest, is_dry=True)) as state:
                 state.projection.check_journal()
             print(f"{directory.database} is sound; nothing to repair.")
             return 0
         print(finding)
         with replacing(directory.database) as rebuilt:
             source = _restore(directory.backup, rebuilt, options.study_name, read)
-            with closing(open_state(options, recipe, directory, manifest, database=rebuilt)) as state:
+            with closing(StudyState(options, recipe, directory, manifest, database=rebuilt)) as state:
                 before = state.finished()
                 recorded = state.projection.replay()
                 finished = state.finished()
@@ -108,24 +112,23 @@ def invalidate(
         )
     directory, objectives = StudyDirectory(root), options.objectives
     manifest = manifests.read(directory.manifest, recipe)
-    with ending_on_io_error(directory.database, run_again), only_one_process(root):
+    with ending_on_io_error(directory.database), only_one_process(root):
         check_writable(directory)
         directory.check_database(options.study_name)
-        with closing(open_state(options, recipe, directory, manifest)) as state:
-            state.load()
+        with closing(LiveStudy(options, recipe, directory, manifest)) as live:
+            live.load()
             text = _INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
-            for number in sorted(set(filter(state.is_invalidated, trials))):
+            for number in sorted(set(filter(live.is_invalidated, trials))):
                 print(f"Trial {number} was already out of the ranking.")
-            for trial in state.invalidate(trials, text):
+            for trial in live.invalidate(trials, text):
                 values = ", ".join(
                     f"{name} {format_number(value)}" for name, value in zip(objectives, trial.values, strict=True)
                 )
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its results are kept.")
-            live = LiveStudy(options, recipe, directory, manifest, state)
             for record, where in live.analyses():
                 write_pages(record, where)
-            if any(trial.state.name == "COMPLETE" for trial in state.trials()):
-                print_best(live.results())
+            if any(trial.state.name == "COMPLETE" for trial in live.trials()):
+                print_best(live.snapshot())
             else:
                 print("No trial is left in the ranking.")
     return 0
@@ -141,22 +144,23 @@ def write_journal(root: Path, path: Path, study_name: str) -> None:
         raise UsageError(f"export {root}: has no database yet. It is created when the search starts.")
     with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary:
         copy = Path(scratch) / directory.database.name
-        with ending_on_io_error(directory.database, run_again):
+        with ending_on_io_error(directory.database):
             database_file.back_up(directory.database, copy)
         journal = optuna.storages.JournalStorage(JournalFileBackend(str(temporary)))
         optuna.copy_study(from_study_name=study_name, from_storage=url_of(copy), to_storage=journal)
 
 
-def _find_damage(directory: StudyDirectory, study_name: str, read: Callable[[Path], object]) -> str | None:
+def _find_damage(
+    directory: StudyDirectory, study_name: str, read: Callable[[Path], tuple[list[FrozenTrial], Any]]
+) -> str | None:
     """Return the problem of a database in a sentence: damage, or missing trials. None for a sound one. read: reads its trials."""
     try:
         directory.check_database(study_name)
-        read(directory.database)
+        own, _ = read(directory.database)
     except database_file.Damaged as error:
         return error.finding
-    recorded = read_recorded(directory.database, study_name)
-    on_disk = unrecorded_trials(directory, recorded.batches, Journal(directory.journal))
-    unknown = min(on_disk.keys() - recorded.asked, default=None)
+    on_disk = unrecorded_trials(directory, set(map(batch_of, own)), Journal(directory.journal))
+    unknown = min((number for number in on_disk if number >= len(own)), default=None)
     return (
         None
         if unknown is None
@@ -198,7 +202,7 @@ def _ending_on_io_error(directory: StudyDirectory) -> AbstractContextManager[Non
     """Raise HyperlaxError if the disk is full or a file cannot be read or written. A repair is done completely or not at all."""
     again = shell_command("repair", directory.root)
     return ending_on_io_error(
-        directory.database, lambda problem: f"Nothing is lost. {problem.remedy}, then repair again:\n  {again}"
+        directory.database, lambda remedy: f"Nothing is lost. {remedy}, then repair again:\n  {again}"
     )
 
 
@@ -234,7 +238,7 @@ def delete(given: Path, is_sure: bool, plots: Collection[str], elsewhere: Sequen
     """
     read_arguments(given, "delete")
     root = given.resolve()
-    with ending_on_io_error(root, run_again):
+    with ending_on_io_error(root):
         with only_one_process(root, is_named=False):
             directory = StudyDirectory(root)
             found = sorted(_written(directory, root, plots), key=lambda path: path == directory.manifest)

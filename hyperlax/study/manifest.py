@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, NotRequired, TypedDict
 
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend, narrowest
-from hyperlax.config.kinds import left_out
+from hyperlax.config.kinds import kind_of, left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.own_recipes import tune_call
@@ -126,11 +126,11 @@ class _StoredRecipe(TypedDict):
 def describe(
     options: SearchOptions | PbtOptions,
     recipe: Recipe,
-    scale: Scale,
-    first_trials: list[dict[str, Any]],
+    first_trials: Sequence[dict[str, Any]],
     backend: Backend | None,
 ) -> Manifest:
     """Return the manifest of a new study, without a run of it. backend: None if that is not chosen yet."""
+    scale = kind_of(recipe).scale(options.env_config)
     manifest = Manifest(
         arguments=options.to_json(),
         command=_search_command(options, recipe, study_directory(options, recipe)),
@@ -143,7 +143,7 @@ def describe(
             "changes": _changes_to_json(recipe.changes),
         },
         space=_space_to_json(recipe.space),
-        first_trials=first_trials,
+        first_trials=list(first_trials),
         versions=installed_versions(scale.words.has_programs),
         device="",
         reference=scale if isinstance(scale, ReferenceReturns) else None,
@@ -172,16 +172,16 @@ def read(path: Path, recipe: Recipe) -> Manifest:
 
     Other versions of the packages are allowed and logged. Results of different programs agree up to float rounding only.
     """
-    stored = content_of(path)
-    check_recipe(stored, path, recipe)
+    stored = check_recipe(path, recipe)
     for package, version in installed_versions().items():
         if stored.versions.get(package) not in (None, version):
             log.warning("The study began with %s %s; it continues with %s.", package, stored.versions[package], version)
     return stored
 
 
-def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
-    """Raise UsageError if a study began with another recipe, or its file is damaged. stored: its study.json at `path`."""
+def check_recipe(path: Path, recipe: Recipe) -> Manifest:
+    """Return the content of a study.json. Raises UsageError if it is damaged or the study began with another recipe."""
+    stored = content_of(path)
     base_of(stored, path)
     space_of(stored, path)
     where = f"{recipe.path}: the study in {path.parent}"
@@ -197,6 +197,7 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
     for values in stored.first_trials:
         if values.keys() != recipe.space.keys() or not all(recipe.space[n].contains(values[n]) for n in values):
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
+    return stored
 
 
 def task_of(stored: Manifest, path: Path, file: Path) -> Task:

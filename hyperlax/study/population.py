@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,8 @@ from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.schedulers.pb2 import is_continuous
-from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions, explored
+from hyperlax.schedulers.pbt import PopulationBasedTraining, explored
 from hyperlax.schedulers.registry import EXPLORERS
-from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import write_batch
 from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
 from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, describe_schedule, replay_command, score_of, sign_of
 from hyperlax.study.loop import Loop
@@ -41,8 +39,8 @@ from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reporters import IntervalReporter
 from hyperlax.study.stopping import Limits, StopRequest
-from hyperlax.study.study_run import Equipment, MakeBackend, StudyRun, engine_config, local_backend
-from hyperlax.study.trials import Resumed, Settings
+from hyperlax.study.study_run import MakeBackend, StudyRun, engine_config, local_backend
+from hyperlax.study.trials import Resumed, Settings, StudyTrials
 from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, Trial, TrialResult
 
@@ -54,20 +52,18 @@ _PAGES_SECONDS = 60.0
 """Minimum seconds between two updates of the pages while members train."""
 
 
-class _PopulationTrials:
+class _PopulationTrials(StudyTrials[PbtOptions]):
     """The trials of a population. first: the first interval's hyperparameters, by member. changed: called after an interval."""
 
     def __init__(self, live: LiveStudy[PbtOptions], first: list[dict[str, Any]], changed: Callable[[], None]):
-        self._live, self._state, self._options = live, live.state, live.options
-        self.survived: dict[int, int] = {}
-        self._first, self._changed = first, changed
-        self._space = SearchSpace(live.recipe.space)
+        super().__init__(live, changed)
+        self._first, self._space = first, SearchSpace(live.recipe.space)
         self._members, self._intervals = self._options.population_size, self._options.num_intervals
 
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues: after the interval that was saved last, or from the beginning."""
-        frozen = self._state.trials()
-        trials = {trial.number: self._state.trial(trial.number) for trial in frozen}
+        frozen = self._live.trials()
+        trials = {trial.number: self._live.trial(trial.number) for trial in frozen}
         restored = [(trials[result.number], result) for result in backend.restore(trials, trials.keys())]
         begin = min((result.number for _, result in restored), default=0)
         shown = {trial.number: Shown(np.array([[score_of(trial)]]), True) for trial in frozen[:begin]}
@@ -83,54 +79,35 @@ class _PopulationTrials:
         if self._asked:
             return []
         self._asked = True
-        if not self._state.trials():
+        if not self._live.trials():
             self._insert(0, {member: CopyFrom(member, params) for member, params in enumerate(self._first)})
-        return [self._state.trial(number) for number in range(self._members)]
-
-    def start(self, numbers: Collection[int]) -> None:
-        """Note that members train."""
-        self._state.database.start(numbers)
-
-    def requeue(self, numbers: Collection[int]) -> None:
-        """Do nothing: an interval that did not end is trained again from the one before."""
+        return [self._live.trial(number) for number in range(self._members)]
 
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
         """Return the successors of an interval's trials, which are recorded by now."""
         first = min(copies) + self._members
-        if len(self._state.trials()) <= first:
+        if len(self._live.trials()) <= first:
             self._insert(first, {number + self._members: copy for number, copy in sorted(copies.items())})
-        return [(copy.source, self._state.trial(number + self._members)) for number, copy in sorted(copies.items())]
+        return [(copy.source, self._live.trial(number + self._members)) for number, copy in sorted(copies.items())]
 
     def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write an interval's files, then the database. Raises HyperlaxError if an interval recorded before differs."""
-        live = self._live
         # its only value is the objective
-        results = [replace(result, intermediate={}) for result in live.scoring.results(batch)]
-        interval, before = (
-            self.super_batch(results[0].number),
-            [self._state.trials()[result.number] for result in results],
-        )
+        results = [replace(result, intermediate={}) for result in self._live.scoring.results(batch)]
+        interval, recorded = self.super_batch(results[0].number), self._live.trials()
+        before = [recorded[result.number] for result in results]
         if before[0].state.is_finished():
             self._compare(interval, results, before)
             return results
-        if interval + 1 == self._intervals:
-            complete = [result for result in results if result.state == "COMPLETE"]
-            sign = sign_of(self._options)
-            best = max(complete, key=lambda result: (sign * _score(result), -result.number), default=None)
-            about = {"study": self._options.study_name, **about_recipe(live.recipe)}
-            write_agents(live.directory.root, about, batch, [best.number] if best else [])
-        path = self._state.new_batch(interval)
-        write_batch(path, live.directory.root, batch, results, live.scoring.scale)
-        self._state.record(results, path)
+        is_last, sign = interval + 1 == self._intervals, sign_of(self._options)
+        complete = [result for result in results if is_last and result.state == "COMPLETE"]
+        best = max(complete, key=lambda result: (sign * _score(result), -result.number), default=None)
+        self._write(batch, results, [best.number] if best else [])
         for result in results:
             if result.state == "FAIL":
                 log.warning("member %d: %s. It is replaced.", result.number % self._members, result.reason)
         self._changed()
         return results
-
-    def super_batch(self, number: int) -> int:
-        """Return the interval of a trial."""
-        return number // self._members
 
     def _insert(self, first: int, began: Mapping[int, CopyFrom]) -> None:
         """Add the trials of an interval to the study."""
@@ -140,7 +117,7 @@ class _PopulationTrials:
             member = number % self._members
             attributes = {MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval}
             trials.append(AskedTrial(self._space.encode(copy.params), attributes, {}))
-        self._state.append(trials)
+        self._live.append(trials)
 
     def _compare(self, interval: int, results: Sequence[TrialResult], before: Sequence[FrozenTrial]) -> None:
         now = np.array([_score(result) for result in results])
@@ -159,7 +136,7 @@ def _recorded_starts(live: LiveStudy) -> dict[int, CopyFrom]:
     space = SearchSpace(live.recipe.space)
     return {
         trial.number: CopyFrom(trial.number if parent is None else parent, space.decode(trial.params))
-        for trial in live.state.trials()
+        for trial in live.trials()
         for parent in [trial.user_attrs.get(PARENT)]
     }
 
@@ -195,9 +172,8 @@ def run_population(
     recipe = replace(recipe, space=space)
     directory = StudyDirectory(resume_from) if resume_from else study_directory(options, recipe)
     lines = IntervalReporter(sys.stderr, options.population_size)
-    equipment = Equipment(make_backend, [lines, *observers], Limits(StopRequest()), _SAVE_ALWAYS)
-    run = _PopulationRun(options, recipe, directory, equipment)
-    run.kept = kept
+    shown, limits = [lines, *observers], Limits(StopRequest())
+    run = _PopulationRun(options, recipe, directory, make_backend, shown, limits, _SAVE_ALWAYS, kept=kept)
     try:
         return run.resume() if resume_from else run.start()
     except MemoryError as error:
@@ -210,6 +186,7 @@ def run_population(
         ) from error
 
 
+@dataclass
 class _PopulationRun(StudyRun[PbtOptions]):
     """A population while this process trains it. kept: searched names that are not explored."""
 
@@ -247,15 +224,16 @@ class _PopulationRun(StudyRun[PbtOptions]):
             checkpoint_seconds=_SAVE_ALWAYS,
             fatal=(Exception,),
         )
-        members = PopulationOptions(
+        scheduler = PopulationBasedTraining(
             self.recipe.space,
             options.population_size,
             options.num_intervals,
             options.quantile,
             options.seed,
+            EXPLORERS[options.explore](),
             sign_of(options),
+            _recorded_starts(self.live),
         )
-        scheduler = PopulationBasedTraining(members, EXPLORERS[options.explore](), _recorded_starts(self.live))
         trials = _PopulationTrials(self.live, scheduler.first(), self._interval_recorded)
         self._published = time.monotonic()
         return Loop(trials, backend, scheduler, settings, self.limits, self.observers)
@@ -283,7 +261,7 @@ class _PopulationRun(StudyRun[PbtOptions]):
             )
             return self.limits.stop.exit_status
         assert lineage.final is not None
-        value = self.live.state.trials()[lineage.final].values[0]
+        value = self.live.trials()[lineage.final].values[0]
         name, again = self.live.scoring.scale.name, "new agents" if self.options.env_config else "again"
         print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), {name} {format_number(value)}.")
         print(f"Train {again} along its schedule:\n  {replay_command(schedule)}")
@@ -301,15 +279,15 @@ class _PopulationRun(StudyRun[PbtOptions]):
 
     def _finished(self) -> int:
         """Return how many intervals have ended."""
-        return self.live.state.finished() // self.options.population_size
+        return self.live.finished() // self.options.population_size
 
     def _has_failed(self) -> bool:
         """Return whether every member failed in the last interval."""
         size, finished = self.options.population_size, self._finished()
-        last = self.live.state.trials()[(finished - 1) * size : finished * size] if finished else []
+        last = self.live.trials()[(finished - 1) * size : finished * size] if finished else []
         return bool(last) and all(trial.state.name == "FAIL" for trial in last)
 
     def _write_schedule(self, path: Path, trials: Sequence[int]) -> None:
         """Write `pbt_schedule.json` of the trials that lead to the best."""
-        known = self.live.results().trials
-        write_json(path, describe_schedule(self.options, self.recipe, [known[number] for number in trials]))
+        known = self.live.snapshot().trials
+        write_json(path, vars(describe_schedule(self.options, self.recipe, [known[number] for number in trials])))

@@ -102,6 +102,9 @@ class Progress(Observer):
     def training_ended(self) -> None:
         self.training = None
 
+    def close(self) -> None:
+        self.training_ended()
+
     @property
     def task(self) -> str:
         """Running task, as in `Training`."""

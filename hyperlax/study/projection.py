@@ -9,11 +9,13 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.option import shell_command
+from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import cell
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.study.batch_files import read_hyperparams, read_trial_results, trials_of
-from hyperlax.study.database import StudyDatabase, read_recorded
+from hyperlax.study.database import StudyDatabase
+from hyperlax.study.database_rows import read_trials
 from hyperlax.study.directory import HYPERPARAMS_CSV, StudyDirectory
 from hyperlax.study.journal import Journal
 
@@ -132,10 +134,11 @@ def unrecorded_trials(directory: StudyDirectory, recorded: Collection[str], jour
     }
 
 
-def finished_trials(directory: StudyDirectory, study_name: str) -> set[int]:
+def finished_trials(directory: StudyDirectory, options: SearchOptions | PbtOptions, space: SearchSpace) -> set[int]:
     """Return the trials that have ended, in the database, which `database_file.check` found sound, or on disk."""
-    recorded = read_recorded(directory.database, study_name)
-    return recorded.finished | set(unrecorded_trials(directory, recorded.batches, Journal(directory.journal)))
+    own, _ = read_trials(directory.database, options, space, ())
+    on_disk = unrecorded_trials(directory, set(map(batch_of, own)), Journal(directory.journal))
+    return {trial.number for trial in own if trial.state.is_finished() and batch_of(trial)} | set(on_disk)
 
 
 def batch_of(trial: FrozenTrial) -> str:

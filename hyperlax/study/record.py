@@ -106,6 +106,31 @@ class Confirmation:
     configurations: list[Confirmed]
     winner: int | None = None
 
+    @property
+    def sign(self) -> float:
+        """1.0 if higher values of the metric are better, else -1.0."""
+        return 1.0 if self.direction == "maximize" else -1.0
+
+    @property
+    def complete(self) -> list[Confirmed]:
+        """COMPLETE configurations."""
+        return [configuration for configuration in self.configurations if configuration.state == "COMPLETE"]
+
+    @property
+    def searched(self) -> list[Confirmed]:
+        """COMPLETE configurations that are among the best of the search."""
+        return [configuration for configuration in self.complete if configuration.trial is not None]
+
+    @property
+    def best(self) -> Confirmed | None:
+        """The one of the search's best with the best mean on the new seeds, the first of equal ones."""
+        return max(self.searched, key=lambda one: self.sign * np.mean(one.per_seed[self.metric]), default=None)
+
+    @property
+    def default(self) -> Confirmed | None:
+        """The recipe's default configuration, None unless it is COMPLETE."""
+        return next((configuration for configuration in self.complete if configuration.is_default), None)
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -130,7 +155,7 @@ class Lineage:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study and all of its trials at one time.
+    """A study and all of its trials at one time. The lists that it returns are its own: do not modify them.
 
     objectives: name -> "minimize" or "maximize", the first one leads.
     arguments: the command's arguments by name with underscores, e.g. `total_timesteps`.
@@ -200,19 +225,69 @@ class StudyRecord:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self.base.items()}
 
     @cached_property
-    def _complete(self) -> list[TrialRecord]:
+    def complete(self) -> list[TrialRecord]:
+        """The COMPLETE trials by number. Failed and pruned ones never win and are never plotted."""
         return sorted((trial for trial in self.trials if trial.state == "COMPLETE"), key=lambda trial: trial.number)
 
     @cached_property
-    def _ranked(self) -> list[TrialRecord]:
-        trials = feasible_trials(self)
-        leading = scores(self, trials)[:, 0]
-        return [trials[index] for index in np.argsort(-leading, kind="stable")]
+    def feasible(self) -> list[TrialRecord]:
+        """The COMPLETE trials that satisfy the study's constraints, by number: those that can win."""
+        return [trial for trial in self.complete if trial.feasible]
 
     @cached_property
-    def _front(self) -> list[TrialRecord]:
-        trials = feasible_trials(self)
-        return list(itertools.compress(trials, non_dominated(scores(self, trials))))
+    def ranked(self) -> list[TrialRecord]:
+        """The trials that can win, best first by the first objective; the lower number first where they tie."""
+        leading = self.scores(self.feasible)[:, 0]
+        return [self.feasible[index] for index in np.argsort(-leading, kind="stable")]
+
+    @cached_property
+    def front(self) -> list[TrialRecord]:
+        """The Pareto front: the trials that can win and that no other one dominates, by number."""
+        return list(itertools.compress(self.feasible, non_dominated(self.scores(self.feasible))))
+
+    @property
+    def winners(self) -> list[TrialRecord]:
+        """The best trial for one objective, the Pareto front for several; empty where no trial can win."""
+        return self.ranked[:1] if len(self.objectives) == 1 else self.front
+
+    def top(self, count: int) -> list[TrialRecord]:
+        """Return the `count` best trials, best first; of several objectives the first of the Pareto front, by number."""
+        return (self.ranked if len(self.objectives) == 1 else self.front)[:count]
+
+    def best_first(self) -> list[TrialRecord]:
+        """Return the trials that can win, best first by the first objective; of several objectives those of the front first."""
+        front = {trial.number for trial in self.winners}
+        return sorted(self.ranked, key=lambda trial: trial.number not in front)
+
+    def the_best(self, asked_by: str) -> TrialRecord:
+        """Return the one best trial. Raises OptionError, beginning with `asked_by`, if there is none, or a front has several."""
+        best = self.winners
+        if not best:
+            problem = f"{asked_by} {{0}}: has no best trial yet. Choose one with {{trial}}."
+            raise OptionError("trial", problem, self.directory)
+        if len(best) > 1:
+            numbers = ", ".join(str(trial.number) for trial in best)
+            problem = f"{asked_by} {{0}}: the Pareto front has the trials {{1}}. Choose one with {{trial}}."
+            raise OptionError("trial", problem, self.directory, numbers)
+        return best[0]
+
+    def scores(self, trials: Sequence[TrialRecord]) -> np.ndarray:
+        """Return float64[trials, objectives], larger is better. Raises ValueError if the value of a trial is not finite."""
+        signs = np.array([-1.0 if direction == "minimize" else 1.0 for direction in self.objectives.values()])
+        rows = [[trial.values[name] for name in self.objectives] for trial in trials]
+        found = signs * np.array(rows, dtype=np.float64).reshape(len(trials), len(signs))
+        odd = np.flatnonzero(~np.isfinite(found).all(axis=1))
+        if len(odd):
+            trial = trials[odd[0]]
+            raise ValueError(f"trial {trial.number} is COMPLETE with values {trial.values}; it should be a FAIL.")
+        return found
+
+    def without_importances(self) -> str:
+        """Explain why the study has no importances."""
+        return (
+            f"Importances need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials with values that differ; with fewer, chance ranks "
+            f"the hyperparameters. The study has {len(self.complete)} COMPLETE."
+        )
 
     def trial(self, number: int) -> TrialRecord:
         """Return the trial of that number. Raises OptionError if it does not exist."""
@@ -227,73 +302,3 @@ class StudyRecord:
 def titled(recipe: str, environment: str) -> str:
     """Return a recipe and its environment in words; a task has no environment."""
     return f"{recipe} on {environment}" if environment else recipe
-
-
-def complete_trials(record: StudyRecord) -> list[TrialRecord]:
-    """Return the COMPLETE trials by number. Failed and pruned ones never win and are never plotted."""
-    return record._complete.copy()
-
-
-def without_importances(record: StudyRecord) -> str:
-    """Explain why a study has no importances."""
-    return (
-        f"Importances need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials with values that differ; with fewer, chance ranks "
-        f"the hyperparameters. The study has {len(complete_trials(record))} COMPLETE."
-    )
-
-
-def feasible_trials(record: StudyRecord) -> list[TrialRecord]:
-    """Return the COMPLETE trials that satisfy the study's constraints, by number: those that can win."""
-    return [trial for trial in complete_trials(record) if trial.feasible]
-
-
-def ranked(record: StudyRecord) -> list[TrialRecord]:
-    """Return the trials that can win, best first by the first objective; the lower number first where they tie."""
-    return record._ranked.copy()
-
-
-def winners(record: StudyRecord) -> list[TrialRecord]:
-    """Return the best trial for one objective, the Pareto front by number for several; empty where no trial can win."""
-    return ranked(record)[:1] if len(record.objectives) == 1 else pareto_front(record)
-
-
-def top(record: StudyRecord, count: int) -> list[TrialRecord]:
-    """Return the `count` best trials, best first; of several objectives the first of the Pareto front, by number."""
-    return (ranked(record) if len(record.objectives) == 1 else pareto_front(record))[:count]
-
-
-def best_first(record: StudyRecord) -> list[TrialRecord]:
-    """Return the trials that can win, best first by the first objective; of several objectives those of the Pareto front first."""
-    front = {trial.number for trial in winners(record)}
-    return sorted(ranked(record), key=lambda trial: trial.number not in front)
-
-
-def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
-    """Return the one best trial. Raises OptionError, beginning with `asked_by`, if there is none, or a Pareto front has several."""
-    best = winners(record)
-    if not best:
-        raise OptionError(
-            "trial", f"{asked_by} {{0}}: has no best trial yet. Choose one with {{trial}}.", record.directory
-        )
-    if len(best) > 1:
-        numbers = ", ".join(str(trial.number) for trial in best)
-        problem = f"{asked_by} {{0}}: the Pareto front has the trials {{1}}. Choose one with {{trial}}."
-        raise OptionError("trial", problem, record.directory, numbers)
-    return best[0]
-
-
-def pareto_front(record: StudyRecord) -> list[TrialRecord]:
-    """Return the trials that can win and that no other one dominates, by number."""
-    return record._front.copy()
-
-
-def scores(record: StudyRecord, trials: list[TrialRecord]) -> np.ndarray:
-    """Return float64[trials, objectives], larger is better. Raises ValueError if the value of a trial is not finite."""
-    signs = np.array([-1.0 if direction == "minimize" else 1.0 for direction in record.objectives.values()])
-    rows = [[trial.values[name] for name in record.objectives] for trial in trials]
-    found = signs * np.array(rows, dtype=np.float64).reshape(len(trials), len(signs))
-    odd = np.flatnonzero(~np.isfinite(found).all(axis=1))
-    if len(odd):
-        trial = trials[odd[0]]
-        raise ValueError(f"trial {trial.number} is COMPLETE with values {trial.values}; it should be a FAIL.")
-    return found

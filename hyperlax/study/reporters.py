@@ -89,32 +89,52 @@ def reporter() -> Progress:
     return TerminalReporter(unescaped(stream)) if is_terminal else LineReporter(stream)
 
 
-class LineReporter(Progress):
+class _WatchingReporter(Progress):
+    """A reporter that also looks at the progress between two events, in a thread of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._over, self._watcher = threading.Event(), None
+
+    def training_started(self, training: Training) -> None:
+        super().training_started(training)
+        self._begin()
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, args=(self._over,), name="progress", daemon=True)
+        self._watcher.start()
+
+    def training_ended(self) -> None:
+        if self._watcher:
+            self._over.set()
+            self._watcher.join()
+            self._watcher = None
+            self._end()
+        super().training_ended()
+
+    def _watch(self, over: threading.Event) -> None:
+        """Show the progress until the training is over."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        """Called before the thread starts."""
+
+    def _end(self) -> None:
+        """Called after the thread has ended."""
+
+
+class LineReporter(_WatchingReporter):
     """A reporter that prints a line after each batch, when programs are first prepared, and after `SILENT_SECONDS` without one."""
 
     def __init__(self, stream: TextIO):
         super().__init__()
-        self._stream, self._writing = safe(stream), threading.Lock()
-        self._last, self._over, self._follower = 0.0, threading.Event(), None
+        self._stream, self._writing, self._last = safe(stream), threading.Lock(), 0.0
 
-    def training_started(self, training: Training) -> None:
-        super().training_started(training)
-        self._last, self._over = time.monotonic(), threading.Event()
-        self._follower = threading.Thread(target=self._follow, args=(self._over,), name="progress", daemon=True)
-        self._follower.start()
+    def _begin(self) -> None:
+        self._last = time.monotonic()
 
     def trials_ended(self, results: list[TrialResult]) -> None:
         super().trials_ended(results)
         self._print(self.line())
-
-    def training_ended(self) -> None:
-        self._over.set()
-        if self._follower:
-            self._follower.join()
-        super().training_ended()
-
-    def close(self) -> None:
-        self.training_ended()
 
     def _print(self, line: str) -> None:
         with self._writing:
@@ -122,8 +142,7 @@ class LineReporter(Progress):
             self._stream.write(line + "\n")
             self._stream.flush()
 
-    def _follow(self, over: threading.Event) -> None:
-        """Print lines while nothing ends, in a thread of their own."""
+    def _watch(self, over: threading.Event) -> None:
         has_prepared = False
         while not over.wait(LOOK_SECONDS):
             begins_to_prepare = self.lanes()[1] > 0 and not has_prepared
@@ -132,43 +151,30 @@ class LineReporter(Progress):
                 self._print(self.line())
 
 
-class NotebookReporter(Progress):
+class NotebookReporter(_WatchingReporter):
     """A reporter that rewrites one line below a notebook's cell. display: that of IPython."""
 
     def __init__(self, display: Callable[..., Any]):
         super().__init__()
         self._display, self._handle = display, None
-        self._drawing, self._over, self._follower = threading.Lock(), threading.Event(), None
 
-    def training_started(self, training: Training) -> None:
-        super().training_started(training)
-        self._handle, self._over = None, threading.Event()
+    def _begin(self) -> None:
+        self._handle = None
         self._draw()
-        self._follower = threading.Thread(target=self._follow, args=(self._over,), name="progress", daemon=True)
-        self._follower.start()
 
-    def training_ended(self) -> None:
-        if self._follower:
-            self._over.set()
-            self._follower.join()
-            self._follower = None
-            self._draw()
-        super().training_ended()
+    def _end(self) -> None:
+        self._draw()
 
-    def close(self) -> None:
-        self.training_ended()
-
-    def _draw(self) -> None:
-        with self._drawing:
-            content = {"text/plain": self.line()}
-            if self._handle is None:
-                self._handle = self._display(content, raw=True, display_id=True)
-            else:
-                self._handle.update(content, raw=True)
-
-    def _follow(self, over: threading.Event) -> None:
+    def _watch(self, over: threading.Event) -> None:
         while not over.wait(1 / REDRAWS_PER_SECOND):
             self._draw()
+
+    def _draw(self) -> None:
+        content = {"text/plain": self.line()}
+        if self._handle is None:
+            self._handle = self._display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
 
 
 def _notebook_display() -> Callable[..., Any] | None:
@@ -234,9 +240,6 @@ class TerminalReporter(Progress):
             self._live.stop()
         self._live = self._handler = None
         super().training_ended()
-
-    def close(self) -> None:
-        self.training_ended()
 
 
 class _JsonReporter(Progress):

@@ -15,7 +15,6 @@ import optuna
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.checks import check_space, ignored_constraints
 from hyperlax.config.configurations import excluded_default, first_trials
-from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.speech import spoken
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -24,20 +23,20 @@ from hyperlax.fields import check
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.schedulers.base import Scheduler
-from hyperlax.schedulers.registry import PRUNERS, PruningOptions
+from hyperlax.schedulers.pruning import PruningOptions
+from hyperlax.schedulers.registry import PRUNERS
 from hyperlax.study import database_file
 from hyperlax.study import manifest as manifests
-from hyperlax.study.confirmation_run import ConfirmationRun
+from hyperlax.study.confirmation_run import confirm
 from hyperlax.study.directory import StudyDirectory, study_directory
 from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.simulated_schedule import lanes_of, refills_lanes
-from hyperlax.study.state import open_state
+from hyperlax.study.state import StudyState
 from hyperlax.study.stopping import Limits, StopRequest
 from hyperlax.study.study_run import (
-    Equipment,
     MakeBackend,
     StudyRun,
     engine_config,
@@ -82,10 +81,8 @@ def run_study(
     check_space(options, recipe.space)
     directory = StudyDirectory(resume_from) if resume_from else study_directory(options, recipe)
     limits = Limits(stop or StopRequest(), options.timeout, options.max_failure_rate)
-    equipment = Equipment(
-        make_backend, observers, limits, options.checkpoint_seconds, retry_failed, waits=stop is not None
-    )
-    run = _SearchRun(options, recipe, directory, equipment)
+    seconds, waits = options.checkpoint_seconds, stop is not None
+    run = _SearchRun(options, recipe, directory, make_backend, observers, limits, seconds, retry_failed, waits)
     if resume_from:
         return run.resume()
     if isinstance(recipe, Presampled):
@@ -111,19 +108,18 @@ def print_plan(
         directory = StudyDirectory(resume_from)
         stored = manifests.read(directory.manifest, recipe)
     checkpoints = CheckpointManager(directory.checkpoints, options.checkpoint_seconds)
-    scale = kind_of(recipe).scale(options.env_config)
-    manifest = stored or manifests.describe(options, recipe, scale, first_trials(options, recipe), None)
+    manifest = stored or manifests.describe(options, recipe, first_trials(options, recipe), None)
     backend = make_backend(search_config(options, recipe, manifest if manifest.is_planned else None), checkpoints)
     manifest = manifest if manifest.is_planned else manifest.planned(options, backend)
     unchanged = ending_on_io_error(
-        directory.database, lambda why: f"Nothing was changed. {why.remedy}, then plan again."
+        directory.database, lambda remedy: f"Nothing was changed. {remedy}, then plan again."
     )
     with unchanged, closing(backend), tempfile.TemporaryDirectory() as scratch:
         directory.check_database(options.study_name)
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
             database_file.back_up(directory.database, copy)
-        with closing(open_state(options, recipe, directory, manifest, database=copy, is_dry=True)) as state:
+        with closing(StudyState(options, recipe, directory, manifest, database=copy, is_dry=True)) as state:
             state.load()
             trials = state.ask(options.n_trials)
         sound = []
@@ -167,8 +163,8 @@ class _SearchRun(StudyRun[SearchOptions]):
     def publish_missing(self) -> None:
         """Write the pages that are missing. Log which trials of other programs cannot run for want of room."""
         self._publish()
-        state, total = self.live.state, self.options.n_trials
-        if self.is_over() and (waiting := len(state.waiting_foreign())) and not self.options.is_sweep:
+        live, total = self.live, self.options.n_trials
+        if self.is_over() and (waiting := len(live.waiting_foreign())) and not self.options.is_sweep:
             log.info(
                 "%s of other programs can be run: resume with %s %d.",
                 counted(waiting, "waiting trial"),
@@ -178,7 +174,7 @@ class _SearchRun(StudyRun[SearchOptions]):
 
     def is_over(self) -> bool:
         """Return whether nothing is left to train."""
-        return self.live.state.finished() >= self.options.n_trials
+        return self.live.finished() >= self.options.n_trials
 
     def loop(self, backend: Backend) -> Loop:
         """Return the loop that trains what is missing."""
@@ -188,7 +184,7 @@ class _SearchRun(StudyRun[SearchOptions]):
 
     def _settings(self) -> Settings:
         options, refills = self.options, refills_lanes(self.options)
-        missing = options.n_trials - self.live.state.finished()
+        missing = options.n_trials - self.live.finished()
         return Settings(
             task="search",
             total=options.n_trials,
@@ -198,7 +194,7 @@ class _SearchRun(StudyRun[SearchOptions]):
             repetitions=options.num_seeds if options.seed_schedule == "racing" else 1,
             columns=tuple(self._pruning_metrics()) if refills else (),
             refills=refills,
-            overlaps=refills or self.live.state.overlaps,
+            overlaps=refills or self.live.overlaps,
             lanes=lanes_of(self.live.manifest),
             checkpoint_seconds=options.checkpoint_seconds,
         )
@@ -238,17 +234,11 @@ class _SearchRun(StudyRun[SearchOptions]):
         if self.live.trials_in_finished_super_batches() > self._in_pages:
             self._publish()
         tell(self.observers, lambda observer: observer.training_written())
-        options, state, limits = self.options, self.live.state, self.limits
-        is_exhausted = limits.may_start() and state.finished() < options.n_trials
-        status = print_end(
-            self.live.results(),
-            total=options.n_trials,
-            interrupted=limits.stop.exit_status if limits.stop.is_set() else None,
-            given_up=limits.sentence() if limits.too_many_failed else None,
-            exhausted=is_exhausted,
-            saved=self.checkpoints.saved_trials(),
-        )
-        is_whole = is_exhausted or state.finished() >= options.n_trials
+        options, live, limits = self.options, self.live, self.limits
+        is_exhausted = limits.may_start() and live.finished() < options.n_trials
+        saved = self.checkpoints.saved_trials()
+        status = print_end(live.snapshot(), options.n_trials, limits, is_exhausted, saved)
+        is_whole = is_exhausted or live.finished() >= options.n_trials
         if status or not options.confirm_top or not is_whole:
             return status
 
@@ -256,8 +246,7 @@ class _SearchRun(StudyRun[SearchOptions]):
             self._publish()
             tell(self.observers, lambda observer: observer.training_written())
 
-        confirming = ConfirmationRun(self.live, self.limits, self.equipment.make_backend, self.observers)
-        return confirming.run(write_pages, self.equipment.retry_failed)
+        return confirm(self, write_pages)
 
     def _publish(self) -> None:
         """Have the analyses of the finished super-batches written."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -21,34 +21,53 @@ from hyperlax.config.options import SearchOptions
 from hyperlax.study.manifest import Manifest
 
 
-class Schedule(Protocol):
-    """The order in which super-batches are asked and trials end. is_noted: whether the journal has to keep what `ended` returns."""
+@dataclass(frozen=True)
+class Schedule:
+    """The order in which super-batches are asked and trials end.
 
+    Args:
+      ended: Returns the trials that have ended when the super-batch from trial `start` on is asked; None if not known yet. It takes
+        `start` and the current trials of the study.
+      is_noted: Whether the journal has to keep what `ended` returns.
+    """
+
+    ended: Callable[[int, Sequence[FrozenTrial]], frozenset[int] | None]
     is_noted: bool
 
-    def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
-        """Return the trials that have ended when the super-batch from trial `start` on is asked; None if not known yet.
 
-        trials: the current trials of the study.
-        """
-        ...
+def schedule_of(options: SearchOptions, manifest: Manifest, survived: Mapping[int, int] | None) -> Schedule | None:
+    """Return the schedule of a study; None if all trials of a super-batch end before the next is asked.
+
+    survived: trial that has not ended -> how many segments it has survived; None: they survive to their last segment.
+    """
+    if not refills_lanes(options):
+        return Schedule(partial(_all_but_last, manifest.super_batch), is_noted=False) if manifest.overlaps else None
+    longest = options.num_evaluations * (options.num_seeds if options.seed_schedule == "racing" else 1)
+
+    def ended(start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
+        def progress(number: int) -> TrialProgress:
+            trial = trials[number]
+            if not trial.state.is_finished():
+                segments = longest if survived is None else survived.get(number, 0)
+                return TrialProgress(segments, segments >= longest)
+            segments, is_pruned = len(trial.intermediate_values), trial.state == TrialState.PRUNED
+            return TrialProgress(segments if is_pruned else min(segments + 1, longest), True)
+
+        views = simulate_schedule(progress, lanes_of(manifest), manifest.super_batch, options.n_trials)
+        found = next(itertools.islice(views, start // manifest.super_batch, None), None)
+        return found if found is not None and _have_ended([trials[number] for number in found]) else None
+
+    return Schedule(ended, is_noted=True)
 
 
-@dataclass(frozen=True)
-class _OneAhead:
-    """The schedule of closed batches: a super-batch is asked while the one before trains, and does not know its results."""
+def _all_but_last(super_batch: int, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
+    """Return all trials before the last super-batch, which still trains; None while one of them does.
 
-    super_batch: int
-    is_noted = False
-
-    def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
-        """Return all trials before the last super-batch; None while one of them trains.
-
-        A super-batch that was asked stays what it was, although failed trials are run again.
-        """
-        before = max(0, start - self.super_batch)
-        was_asked = start < len(trials)
-        return frozenset(range(before)) if was_asked or _have_ended(trials[:before]) else None
+    A super-batch that was asked stays what it was, although failed trials are run again.
+    """
+    before = max(0, start - super_batch)
+    was_asked = start < len(trials)
+    return frozenset(range(before)) if was_asked or _have_ended(trials[:before]) else None
 
 
 def _have_ended(trials: Sequence[FrozenTrial]) -> bool:
@@ -61,53 +80,6 @@ class TrialProgress:
 
     segments: int
     has_ended: bool
-
-
-@dataclass(frozen=True)
-class _SimulatedSchedule:
-    """Lanes of equal speed that train a study.
-
-    Args:
-      lanes: Trials in lanes at once, at most.
-      super_batch: Trials of a super-batch.
-      total: Trials of the study.
-      longest: Segments of a trial that trains to its end.
-      survived: Returns how many segments a trial that has not ended has survived by now.
-    """
-
-    lanes: int
-    super_batch: int
-    total: int
-    longest: int
-    survived: Callable[[int], int]
-    is_noted = True
-
-    @classmethod
-    def of(
-        cls, options: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None
-    ) -> _SimulatedSchedule:
-        """Return the schedule of a study. survived: by default trials that have not ended survive to their last segment."""
-        longest = options.num_evaluations * (options.num_seeds if options.seed_schedule == "racing" else 1)
-        survivors = survived or (lambda trial: longest)
-        return cls(lanes_of(manifest), manifest.super_batch, options.n_trials, longest, survivors)
-
-    def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
-        """Return the trials that have ended when the super-batch from trial `start` on is asked; None if not known yet.
-
-        trials: the current trials of the study.
-        """
-
-        def progress(number: int) -> TrialProgress:
-            trial = trials[number]
-            if not trial.state.is_finished():
-                segments = self.survived(number)
-                return TrialProgress(segments, segments >= self.longest)
-            segments, is_pruned = len(trial.intermediate_values), trial.state == TrialState.PRUNED
-            return TrialProgress(segments if is_pruned else min(segments + 1, self.longest), True)
-
-        views = simulate_schedule(progress, self.lanes, self.super_batch, self.total)
-        found = next(itertools.islice(views, start // self.super_batch, None), None)
-        return found if found is not None and _have_ended([trials[number] for number in found]) else None
 
 
 def simulate_schedule(
@@ -154,10 +126,3 @@ def lanes_of(manifest: Manifest) -> int:
     if (asked := manifest.arguments.get("in_flight")) is not None:
         return asked
     return min(manifest.super_batch, manifest.lanes * manifest.packing.get("slots", 1))
-
-
-def schedule_of(options: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None) -> Schedule | None:
-    """Return the schedule of a study; None if all trials of a super-batch end before the next is asked."""
-    if refills_lanes(options):
-        return _SimulatedSchedule.of(options, manifest, survived)
-    return _OneAhead(manifest.super_batch) if manifest.overlaps else None

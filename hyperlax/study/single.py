@@ -25,7 +25,7 @@ from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
 from hyperlax.study.batch_files import mark_complete, write_tables
 from hyperlax.study.directory import CHECKPOINTS, SCHEDULE, make_directory
-from hyperlax.study.io_errors import ending_on_io_error
+from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.lineage import HyperparameterSchedule, changing, configurations
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
@@ -86,7 +86,7 @@ def replay(options: SingleOptions, recipe: Recipe, schedule: HyperparameterSched
     config = replace(_single_config(options, recipe, configs[0]), space=changing(configs), lanes=1, configs=configs)
     backend = make_local_backend(config)
     _check_steps(schedule, backend.steps(Trial(0, config.base)), where)
-    beside = {SCHEDULE: {**vars(schedule), "schedule": list(schedule.schedule)}}
+    beside = {SCHEDULE: vars(schedule)}
     source = f"the schedule of {where}, from its first interval on"
     return _SingleRun(options, recipe, write_curve, "replay", source, beside).run(config.base, backend)
 
@@ -218,9 +218,7 @@ def _new_directory(parent: Path, kind: str) -> Path:
 
 
 def _ending_on_io_error(parent: Path) -> AbstractContextManager[None]:
-    return ending_on_io_error(
-        parent, lambda problem: f"The training is not kept. {problem.remedy}, then run the command again."
-    )
+    return ending_on_io_error(parent, lambda remedy: f"The training is not kept. {run_again(remedy)}")
 
 
 def _record(result: TrialResult, algorithm: Config, directory: Path, leading: str) -> TrialRecord:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,19 @@ from optuna.trial import FrozenTrial, TrialState
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import dotted, filled
-from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.base import AskedTrial, Sampler
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler, Presampled
 from hyperlax.samplers.optuna import OptunaSampler
-from hyperlax.study.database import TAKEN_OVER, Damaged, StudyDatabase, given_params, understanding
-from hyperlax.study.database_checks import fault_of_trials
+from hyperlax.study.database import TAKEN_OVER, StudyDatabase
+from hyperlax.study.database_file import Damaged
+from hyperlax.study.database_rows import fault_of_trials, given_params, understanding
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.journal import Asked, Invalidated, Journal, Retried
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.projection import Projection, batch_of
-from hyperlax.study.simulated_schedule import Schedule, schedule_of
+from hyperlax.study.simulated_schedule import schedule_of
 from hyperlax.trial import Trial, TrialResult
 
 _STATE_EVERY = 16
@@ -51,32 +51,35 @@ class StudyState:
 
     def __init__(
         self,
-        database: StudyDatabase,
+        options: SearchOptions | PbtOptions,
+        recipe: Recipe,
         directory: StudyDirectory,
-        space: SearchSpace,
-        sampler: Sampler,
-        base: Config,
-        objectives: Sequence[str],
-        schedule: Schedule | None = None,
+        manifest: Manifest,
+        *,
+        survived: Mapping[int, int] | None = None,
+        database: Path | None = None,
         is_dry: bool = False,
     ):
         """Open the state; `load` brings the database up to date.
 
+        Raises `database_file.Damaged` if its trials are not what Hyperlax writes.
+
         Args:
-          base: The recipe's configuration, which suggested values are filled into.
-          schedule: For a study whose super-batches are asked while earlier ones train.
+          survived: See `schedule_of`.
+          database: Another file than the study's own.
           is_dry: Leave the journal on disk as it is.
         """
-        self.database, self._directory = database, directory
-        self._space, self._sampler, self._base = space, sampler, base
-        self._objectives = tuple(objectives)
-        self._schedule = schedule
+        self.directory, self._space, self._base = directory, SearchSpace(recipe.space), recipe.config.algorithm
+        self._objectives = tuple(options.objectives)
+        self._schedule = schedule_of(options, manifest, survived) if isinstance(options, SearchOptions) else None
         self._pruned: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
+        self.database = _opened(database or directory.database, options, self._space)
+        self._sampler = _make_sampler(options, recipe, manifest)
         self._journal = Journal(directory.journal, is_dry)
         for number, asked in enumerate(self._journal.asked):
             if TAKEN_OVER in asked.system_attrs:
-                sampler.enqueue(number, asked.params)
-        self.projection = Projection(database, self._journal, directory, space)
+                self._sampler.enqueue(number, asked.params)
+        self.projection = Projection(self.database, self._journal, directory, self._space)
 
     @property
     def overlaps(self) -> bool:
@@ -160,7 +163,7 @@ class StudyState:
 
     def record(self, results: Sequence[TrialResult], batch: Path) -> None:
         """Record the results of a batch. Its files, from which a lost record is restored, are on disk already."""
-        self.database.finish(results, self._directory.name(batch))
+        self.database.finish(results, self.directory.name(batch))
 
     def retry_failed(self) -> list[int]:
         """Set every FAIL trial to WAITING, under its own number and parameters. Return their numbers.
@@ -196,11 +199,11 @@ class StudyState:
     def new_batch(self, super_batch: int) -> Path:
         """Return the directory of the next batch of a super-batch, with a name that was never used."""
         first, width = super_batch * self._sampler.super_batch, self._sampler.super_batch
-        return self._directory.next_batch(super_batch, self._named_batches(self.trials()[first : first + width]))
+        return self.directory.next_batch(super_batch, self._named_batches(self.trials()[first : first + width]))
 
     def discard_incomplete(self) -> None:
         """Remove the incomplete files that a killed process left; see `StudyDirectory`."""
-        self._directory.discard_incomplete(self._named_batches(self.trials()))
+        self.directory.discard_incomplete(self._named_batches(self.trials()))
 
     def _ask(self, start: int, stop: int) -> None:
         """Ask for trials `start` to `stop`, as far as the space has configurations.
@@ -220,9 +223,9 @@ class StudyState:
         for trial, suggestion in zip(recorded, suggestions, strict=False):
             if self._space.identity(trial.params) != self._space.identity(suggestion.params):
                 raise HyperlaxError(
-                    f"{self._directory.database}: trial {trial.number} has {self._space.decode(trial.params)}, the sampler now "
+                    f"{self.directory.database}: trial {trial.number} has {self._space.decode(trial.params)}, the sampler now "
                     f"suggests {self._space.decode(suggestion.params)}. The versions of Optuna or numpy differ from those in "
-                    f"{self._directory.manifest.name}: install those to resume, or start a new study elsewhere."
+                    f"{self.directory.manifest.name}: install those to resume, or start a new study elsewhere."
                 )
         attributes = {"exec_batch": start // self._sampler.super_batch}
         asked = [
@@ -245,8 +248,8 @@ class StudyState:
     def _known(self, start: int) -> list[FrozenTrial]:
         """Return the trials below `start` as they were when the super-batch that begins there was first asked."""
         trials = self.trials()[:start]
-        for number in {change.trial for change in self._journal.changes if change.trial < start}:
-            trials[number] = self._before_changes(trials[number], start)
+        for number, is_retry in self._journal.changed_after(start).items():
+            trials[number] = _as_failed(trials[number]) if is_retry else self._as_complete(trials[number])
         known = [self._by_segment(trial) if trial.state == TrialState.PRUNED else trial for trial in trials]
         ended = self._ended(start) if self.overlaps else None
         if ended is not None:
@@ -276,20 +279,15 @@ class StudyState:
         noted = self._journal.ended.get(start)
         return self._schedule.ended(start, self.trials()) if noted is None else noted
 
-    def _before_changes(self, trial: FrozenTrial, start: int) -> FrozenTrial:
-        """Return the trial as it was for the super-batch from trial `start` on, without later changes by the user."""
-        change = self._journal.change_after(trial.number, start)
-        if change is None:
-            return trial
-        if change.is_retry:
-            return _as_failed(trial)
+    def _as_complete(self, trial: FrozenTrial) -> FrozenTrial:
+        """Return a trial as it was before it was taken out of the ranking."""
         before = copy.copy(trial)
         before.state, before.values = TrialState.COMPLETE, [trial.user_attrs[name] for name in self._objectives]
         return before
 
     def _change(self, event: Retried | Invalidated, trials: Sequence[FrozenTrial]) -> None:
         """Add a change of these trials to the journal, then to the database. Pages with the old results become outdated."""
-        self._directory.outdate_analyses(min(trial.number for trial in trials) // self._sampler.super_batch)
+        self.directory.outdate_analyses(min(trial.number for trial in trials) // self._sampler.super_batch)
         self._journal.append(event)
         self.projection.apply_changes()
 
@@ -297,44 +295,15 @@ class StudyState:
         return set(map(batch_of, trials)) | {batch for _, batch in self._journal.retried}
 
 
-def open_state(
-    options: SearchOptions | PbtOptions,
-    recipe: Recipe,
-    directory: StudyDirectory,
-    manifest: Manifest,
-    *,
-    survived: Callable[[int], int] | None = None,
-    database: Path | None = None,
-    is_dry: bool = False,
-) -> StudyState:
-    """Open the state of a study. Call its `load` next.
-
-    Raises `database.Damaged` if its trials are not what Hyperlax writes.
-
-    Args:
-      survived: Returns how many segments a trial that has not ended has survived; by default all of them.
-      database: Another file than the study's own.
-      is_dry: Leave the journal on disk as it is.
-    """
-    schedule, constraints, objectives = None, (), options.objectives
-    if isinstance(options, SearchOptions):
-        constraints = options.constraints
-        schedule = schedule_of(options, manifest, survived)
-    with understanding(path := database or directory.database):
-        opened = StudyDatabase(path, options.study_name, objectives, constraints)
-        if fault := fault_of_trials(opened.trials(), SearchSpace(recipe.space), objectives, opened.needed):
+def _opened(path: Path, options: SearchOptions | PbtOptions, space: SearchSpace) -> StudyDatabase:
+    """Open the database of a study. Raises `database_file.Damaged` if its trials are not what Hyperlax writes."""
+    constraints = options.constraints if isinstance(options, SearchOptions) else ()
+    with understanding(path):
+        opened = StudyDatabase(path, options.study_name, options.objectives, constraints)
+        if fault := fault_of_trials(opened.trials(), space, options.objectives, opened.needed):
             opened.close()
             raise Damaged(path, fault)
-    return StudyState(
-        opened,
-        directory,
-        SearchSpace(recipe.space),
-        _make_sampler(options, recipe, manifest),
-        recipe.config.algorithm,
-        tuple(objectives),
-        schedule,
-        is_dry,
-    )
+    return opened
 
 
 def _make_sampler(options: SearchOptions | PbtOptions, recipe: Recipe, manifest: Manifest) -> Sampler:

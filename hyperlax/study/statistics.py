@@ -42,27 +42,10 @@ def difference_interval(values: Sequence[float], others: Sequence[float]) -> Int
     return _bootstrap(samples, lambda ours, theirs, axis: np.mean(ours, axis=axis) - np.mean(theirs, axis=axis))
 
 
-def complete(confirmation: Confirmation) -> list[Confirmed]:
-    """Return the COMPLETE configurations."""
-    return [configuration for configuration in confirmation.configurations if configuration.state == "COMPLETE"]
-
-
 def compared(confirmation: Confirmation, scale: Scale) -> list[str]:
     """Return the metrics to show of every seed: the compared one, then a task's other measures."""
     measures = [name for name in scale.columns if name in scale.table.rows]
     return list(dict.fromkeys((confirmation.metric, *measures)))
-
-
-def best_confirmed(confirmation: Confirmation) -> Confirmed | None:
-    """Return the one of the search's best with the best mean on the new seeds, the first of equal ones."""
-    sign = _sign(confirmation)
-    ours = [configuration for configuration in complete(confirmation) if configuration.trial is not None]
-    return max(ours, key=lambda ours: sign * np.mean(ours.per_seed[confirmation.metric]), default=None)
-
-
-def _default_of(confirmation: Confirmation) -> Confirmed | None:
-    """Return the recipe's default configuration, None unless it is COMPLETE."""
-    return next((configuration for configuration in complete(confirmation) if configuration.is_default), None)
 
 
 def in_short(confirmation: Confirmation) -> list[str]:
@@ -70,7 +53,7 @@ def in_short(confirmation: Confirmation) -> list[str]:
 
     The failures come last. Whether a claim held, and what is better, follows from intervals.
     """
-    best, winner = best_confirmed(confirmation), _winner(confirmation)
+    best, winner = confirmation.best, _winner(confirmation)
     told = (
         [] if winner is None or winner is best else [_measured(confirmation, winner), _comparing(confirmation, winner)]
     )
@@ -81,22 +64,22 @@ def in_short(confirmation: Confirmation) -> list[str]:
 
 def in_full(confirmation: Confirmation) -> list[str]:
     """Return the sentences of `in_short`, and one about every configuration."""
-    best = best_confirmed(confirmation)
+    best = confirmation.best
     first = [] if best is None else [_naming(confirmation, best)]
-    each = [_comparing(confirmation, ours) for ours in complete(confirmation) if ours.trial is not None]
+    each = [_comparing(confirmation, ours) for ours in confirmation.searched]
     last = [] if best is None else [_advice(confirmation, best)]
     return [line for line in [*first, *each, *last, *_incomplete(confirmation)] if line]
 
 
 def gain(confirmation: Confirmation, ours: Confirmed) -> Interval | None:
     """Return by how much a configuration is better than the default one; None if it is the default, or that is not COMPLETE."""
-    default = _default_of(confirmation)
+    default = confirmation.default
     return None if default is None or ours is default else _ahead(confirmation, ours, default)
 
 
 def instead_of_winner(confirmation: Confirmation) -> int | None:
     """Return the trial to take instead of the search's winner, None if there is no such trial."""
-    best = best_confirmed(confirmation)
+    best = confirmation.best
     if best is None or confirmation.winner in (None, best.trial):
         return None
     ahead = gain(confirmation, best)
@@ -111,7 +94,7 @@ def _ahead(confirmation: Confirmation, ours: Confirmed, other: Confirmed) -> Int
 
 def _winner(confirmation: Confirmation) -> Confirmed | None:
     """Return the search's winner, None if there are several objectives or it is not COMPLETE on the new seeds."""
-    return next((ours for ours in complete(confirmation) if ours.trial == confirmation.winner is not None), None)
+    return next((ours for ours in confirmation.complete if ours.trial == confirmation.winner is not None), None)
 
 
 def _advice(confirmation: Confirmation, best: Confirmed) -> str:
@@ -143,7 +126,7 @@ def _instead_of(confirmation: Confirmation) -> str:
 
 
 def _naming(confirmation: Confirmation, best: Confirmed) -> str:
-    ours = [configuration for configuration in complete(confirmation) if configuration.trial is not None]
+    ours = confirmation.searched
     rank = f"{_level_with(confirmation, best, ours)} is the best of {len(ours)} with" if len(ours) > 1 else " has"
     return f"{_measured(confirmation, best, rank)} {_instead_of(confirmation)}".strip()
 
@@ -160,7 +143,7 @@ def _claim(confirmation: Confirmation, ours: Confirmed, mean: Interval) -> str:
     if ours.claimed is None:
         return ""
     claim = f"The search had claimed {format_number(ours.claimed)}"
-    sign, ends = _sign(confirmation), (mean.low, mean.high)
+    sign, ends = confirmation.sign, (mean.low, mean.high)
     if max(sign * end for end in ends) < sign * ours.claimed:
         return f"{claim}, which did not hold: the whole interval is {'below' if sign > 0 else 'above'} it."
     if min(sign * end for end in ends) > sign * ours.claimed:
@@ -179,7 +162,7 @@ def _level_with(confirmation: Confirmation, best: Confirmed, ours: Sequence[Conf
 
 def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
     """Say whether a configuration is better than the default one; empty if that is not known."""
-    default = _default_of(confirmation)
+    default = confirmation.default
     if ours.is_default:
         return f"{in_sentence(ours.words)} is the default configuration."
     if default is None:
@@ -189,7 +172,7 @@ def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
     if difference.holds_zero:
         verb, end = "is not distinguishable from", "which contains 0"
     else:
-        ahead = _sign(confirmation) * difference.low > 0
+        ahead = confirmation.sign * difference.low > 0
         verb, end = "stays ahead of" if ahead else "falls behind", "which excludes 0"
     return f"{in_sentence(ours.words)} {verb} {theirs}: the interval of the difference is {difference}, {end}."
 
@@ -201,10 +184,6 @@ def _incomplete(confirmation: Confirmation) -> list[str]:
         *(f"{in_sentence(c.words)} failed on the new seeds: {c.reason}." for c in failed),
         *(f"{in_sentence(c.words)} is not confirmed yet." for c in waiting),
     ]
-
-
-def _sign(confirmation: Confirmation) -> float:
-    return 1.0 if confirmation.direction == "maximize" else -1.0
 
 
 def _bootstrap(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> Interval:

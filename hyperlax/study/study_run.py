@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from hyperlax.backends.base import Backend, BackendLost, EngineConfig
 from hyperlax.config.configurations import write_samples
-from hyperlax.config.kinds import environment_of, kind_of
+from hyperlax.config.kinds import environment_of
 from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
 from hyperlax.config.study_file import in_full
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -21,17 +21,17 @@ from hyperlax.errors import HyperlaxError, OptionError, counted, numbered
 from hyperlax.files import write_text
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, RunLength
+from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable
-from hyperlax.study.io_errors import IoProblem, ending_on_io_error, refusing_forbidden, run_again
+from hyperlax.study.io_errors import ending_on_io_error, refusing_forbidden, run_again
 from hyperlax.study.lock import only_one_process, refuse_running
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.projection import finished_trials
 from hyperlax.study.reporters import ignoring_broken_output
-from hyperlax.study.state import open_state
 from hyperlax.study.stopping import Limits, stopping_on_signals
 from hyperlax.study.view import LiveStudy
 from hyperlax.tasks import Command, Function
@@ -65,9 +65,9 @@ def local_planner(config: EngineConfig, checkpoints: CheckpointManager | None) -
     return local_backend(config, checkpoints)
 
 
-@dataclass(frozen=True)
-class Equipment:
-    """The equipment of a run: backend, observers and limits.
+@dataclass
+class StudyRun(ABC, Generic[_Options]):
+    """A study while this process runs it. The differences between a search and a population are abstract methods.
 
     Args:
       make_backend: Returns the backend.
@@ -78,6 +78,9 @@ class Equipment:
       waits: Whether `make_backend` waits for an agent, which joins once study.json is there.
     """
 
+    options: _Options
+    recipe: Recipe
+    directory: StudyDirectory
     make_backend: MakeBackend
     observers: Sequence[Observer]
     limits: Limits
@@ -85,18 +88,9 @@ class Equipment:
     retry_failed: bool = False
     waits: bool = False
 
-
-class StudyRun(ABC, Generic[_Options]):
-    """A study while this process runs it. The differences between a search and a population are abstract methods.
-
-    survived: see `Trials`; it is kept here for the sampler.
-    """
-
-    def __init__(self, options: _Options, recipe: Recipe, directory: StudyDirectory, equipment: Equipment):
-        self.options, self.recipe, self.directory = options, recipe, directory
-        self.equipment, self.observers, self.limits = equipment, equipment.observers, equipment.limits
-        self.checkpoints = CheckpointManager(directory.checkpoints, equipment.checkpoint_seconds)
-        self.survived: dict[int, int] = {}
+    def __post_init__(self) -> None:
+        self.checkpoints = CheckpointManager(self.directory.checkpoints, self.checkpoint_seconds)
+        self.survived: dict[int, int] = {}  # see `Trials`
         self._is_on_disk = False
 
     def start(self, first_trials: Sequence[dict[str, Any]] = (), notes: Sequence[str] = ()) -> int:
@@ -109,11 +103,10 @@ class StudyRun(ABC, Generic[_Options]):
         log.info("Study %s in %s.", self.options.study_name, self.directory.root)
         for note in filter(None, notes):
             log.info("%s", note)
-        if self.equipment.waits:  # what cannot run is refused before anything is written
+        if self.waits:  # what cannot run is refused before anything is written
             local_planner(self.config(None), self.checkpoints).close()
-        backend = None if self.equipment.waits else self._new_backend(None)
-        scale = kind_of(self.recipe).scale(self.options.env_config)
-        manifest = manifests.describe(self.options, self.recipe, scale, list(first_trials), backend)
+        backend = None if self.waits else self._new_backend(None)
+        manifest = manifests.describe(self.options, self.recipe, first_trials, backend)
         with self._held():
             refuse_existing(self.directory)
             check_writable(self.directory)
@@ -146,15 +139,14 @@ class StudyRun(ABC, Generic[_Options]):
                     return self.limits.stop.exit_status
                 manifest = manifest.planned(options, backend)
                 manifest.write(directory.manifest)
-            survived = lambda number: self.survived.get(number, 0)  # noqa: E731
-            state = open_state(options, self.recipe, directory, manifest, survived=survived)
-            stack.enter_context(closing(state))
+            self.live = LiveStudy(options, self.recipe, directory, manifest, self.survived, running.runs)
+            stack.enter_context(closing(self.live))
             for observer in self.observers:
                 stack.callback(observer.close)
             stack.enter_context(stopping_on_signals(self.limits.stop))
             stack.enter_context(ignoring_broken_output())
             environment = environment_of(options)
-            state.database.describe(
+            self.live.database.describe(
                 {
                     "recipe": self.recipe.name,
                     **({"environment": environment} if environment else {}),
@@ -162,7 +154,6 @@ class StudyRun(ABC, Generic[_Options]):
                     "search_space": manifest.space,
                 }
             )
-            self.live = LiveStudy(options, self.recipe, directory, manifest, state, running.runs)
             self._load()
             if not self.is_over():
                 self._train(backend or self._new_backend(manifest))
@@ -182,7 +173,7 @@ class StudyRun(ABC, Generic[_Options]):
 
     def _new_backend(self, stored: Manifest | None) -> Backend:
         """Return the backend. A resumed study keeps the programs and lanes that were chosen for it."""
-        return self.equipment.make_backend(self.config(stored), self.checkpoints)
+        return self.make_backend(self.config(stored), self.checkpoints)
 
     def _first_backend(self) -> Backend | None:
         """Return the backend of a study whose programs are not chosen yet. Return None if a stop is requested meanwhile."""
@@ -196,20 +187,20 @@ class StudyRun(ABC, Generic[_Options]):
 
     def _load(self) -> None:
         """Bring the study up to date with the files on disk, and log its state."""
-        state = self.live.state
-        state.discard_incomplete()
-        state.load()
-        if self.equipment.retry_failed:
-            again = state.retry_failed()
+        live = self.live
+        live.discard_incomplete()
+        live.load()
+        if self.retry_failed:
+            again = live.retry_failed()
             none = "No trial to retry: none has failed, except by hyperlax invalidate."
             log.info(f"Run again: {numbered(again)}." if again else none)
-        finished = [trial for trial in state.trials() if trial.state.is_finished()]
+        finished = [trial for trial in live.trials() if trial.state.is_finished()]
         self.checkpoints.forget([trial.number for trial in finished])
         for trial in finished:
-            if not state.is_invalidated(trial.number):
+            if not live.is_invalidated(trial.number):
                 self.limits.count(trial.number, trial.state.name, trial.user_attrs.get("reason", ""))
         self.publish_missing()
-        tell(self.observers, lambda observer: observer.study_started(self.live.snapshot))
+        tell(self.observers, lambda observer: observer.study_started(live.snapshot))
 
     def _train(self, backend: Backend) -> None:
         """Train until enough trials are finished or a limit is reached."""
@@ -224,12 +215,12 @@ class StudyRun(ABC, Generic[_Options]):
     def _held(self) -> Iterator[None]:
         """Hold the directory. Raises HyperlaxError, with the command that resumes the study, if the system refuses to write."""
 
-        def what_next(problem: IoProblem) -> str:
+        def what_next(remedy: str) -> str:
             if not self._is_on_disk and not os.path.exists(self.directory.manifest):
-                return f"No trial has run. {run_again(problem)}"
+                return f"No trial has run. {run_again(remedy)}"
             return (
                 "The study ends here; all that is complete is kept. "
-                f"{problem.remedy}, then resume:\n  {manifests.resume_command(self.directory.root)}"
+                f"{remedy}, then resume:\n  {manifests.resume_command(self.directory.root)}"
             )
 
         with (
@@ -259,7 +250,8 @@ class StudyRun(ABC, Generic[_Options]):
 
     def _check_total(self) -> None:
         """Raise UsageError if `n_trials` is less than the finished trials in the database and on disk."""
-        finished, total = len(finished_trials(self.directory, self.options.study_name)), self.options.n_trials
+        finished = len(finished_trials(self.directory, self.options, SearchSpace(self.recipe.space)))
+        total = self.options.n_trials
         if total < finished:
             raise OptionError(
                 "n_trials",

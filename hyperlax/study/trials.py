@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend
-from hyperlax.config.options import SearchOptions
+from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import HyperlaxError, counted
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study import database_file
@@ -23,6 +24,8 @@ from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, SegmentResult, Trial, TrialResult
 
 log = logging.getLogger(__name__)
+
+_Options = TypeVar("_Options", SearchOptions, PbtOptions)
 
 REFUSED = "refused"
 """Beginning of the reason of a trial with invalid values."""
@@ -43,41 +46,40 @@ class Resumed(NamedTuple):
     left: int
 
 
-class Trials(Protocol):
+class Trials(ABC):
     """The source of the loop's trials, which also records their results.
 
     survived: trial -> segments after which it was not stopped. The loop keeps it up to date for the sampler.
     """
 
-    survived: dict[int, int]
+    def __init__(self, survived: dict[int, int] | None = None):
+        self.survived = {} if survived is None else survived
 
+    @abstractmethod
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues, after the backend has restored the trials that it saved."""
-        ...
 
+    @abstractmethod
     def ask(self) -> list[Trial]:
         """Return the next trials to train, of one super-batch; empty if none can be asked now."""
-        ...
 
-    def start(self, numbers: Collection[int]) -> None:
-        """Note that trials train."""
-        ...
+    @abstractmethod
+    def record(self, batch: BatchResult) -> list[TrialResult]:
+        """Record results of one super-batch, the files first."""
 
-    def requeue(self, numbers: Collection[int]) -> None:
-        """Note that trials wait again."""
-        ...
+    def start(self, numbers: Collection[int]) -> None:  # noqa: B027
+        """Note that trials train. By default it is not used which do."""
+
+    def requeue(self, numbers: Collection[int]) -> None:  # noqa: B027
+        """Note that trials wait again. By default it is not used which do."""
 
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
         """Return the successors of trials that ended by `CopyFrom`, each after the trial that it continues from."""
-        ...
-
-    def record(self, batch: BatchResult) -> list[TrialResult]:
-        """Record results of one super-batch, the files first."""
-        ...
+        raise HyperlaxError(f"the scheduler copies trial {min(copies)}: only the trials of a population can be copied.")
 
     def super_batch(self, number: int) -> int:
-        """Return the super-batch of a trial."""
-        ...
+        """Return the super-batch of a trial. By default there is one."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -112,14 +114,15 @@ class Settings:
     fatal: tuple[type[Exception], ...] = ()
 
 
-class FixedTrials:
+class FixedTrials(Trials):
     """Trials that are known beforehand and are not kept in a database.
 
     write: writes the files of a batch and returns its results.
     """
 
     def __init__(self, trials: Sequence[Trial], write: Callable[[BatchResult], list[TrialResult]]):
-        self._trials, self._write, self.survived = list(trials), write, dict[int, int]()
+        super().__init__()
+        self._trials, self._write = list(trials), write
 
     def resume(self, backend: Backend) -> Resumed:
         """Return the start: no trial has begun. A backend of closed batches finds its saved batches by itself."""
@@ -130,45 +133,52 @@ class FixedTrials:
         trials, self._trials = self._trials, []
         return trials
 
-    def start(self, numbers: Collection[int]) -> None:
-        """Do nothing: it is not used which trials train."""
-
-    def requeue(self, numbers: Collection[int]) -> None:
-        """Do nothing: it is not used which trials wait."""
-
-    def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
-        """Refuse copies: all trials are known."""
-        raise NotImplementedError
-
     def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write a batch."""
         return self._write(batch)
 
+
+class StudyTrials(Trials, Generic[_Options]):
+    """Trials that a study keeps in its database and files. changed: called whenever trials are recorded."""
+
+    def __init__(self, live: LiveStudy[_Options], changed: Callable[[], None], survived: dict[int, int] | None = None):
+        super().__init__(survived)
+        self._live, self._options, self._changed = live, live.options, changed
+
+    def start(self, numbers: Collection[int]) -> None:
+        self._live.database.start(numbers)
+
     def super_batch(self, number: int) -> int:
-        """Return the one super-batch."""
-        return 0
+        return number // self._live.width
+
+    def _write(
+        self, batch: BatchResult, results: list[TrialResult], with_agents: Collection[int], columns: Sequence[str] = ()
+    ) -> None:
+        """Write a batch's agents and files, then the database. with_agents: the trials whose agents are kept."""
+        live, root = self._live, self._live.directory.root
+        path = live.new_batch(self.super_batch(results[0].number))
+        if with_agents:
+            write_agents(root, {"study": live.options.study_name, **about_recipe(live.recipe)}, batch, with_agents)
+        write_batch(path, root, batch, results, live.scoring.scale, columns)
+        live.record(results, path)
 
 
-class SearchTrials:
-    """The trials of a search or a sweep.
-
-    survived: see `Trials`. changed: called whenever trials are recorded.
-    """
+class SearchTrials(StudyTrials[SearchOptions]):
+    """The trials of a search or a sweep."""
 
     def __init__(
         self, live: LiveStudy[SearchOptions], settings: Settings, survived: dict[int, int], changed: Callable[[], None]
     ):
-        self._live, self._options, self._state = live, live.options, live.state
-        self._settings, self._changed, self.survived = settings, changed, survived
-        self._backed_up = 0
+        super().__init__(live, changed, survived)
+        self._settings, self._backed_up = settings, 0
 
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues. The backend of refilled lanes restores the trials that it saved."""
-        trials, total = self._state.trials(), self._options.n_trials
+        trials, total = self._live.trials(), self._options.n_trials
         left = total - sum(trial.state.is_finished() for trial in trials)
         if not self._settings.overlaps:
             return Resumed({}, [], [], left)
-        asked = {trial.number: self._state.trial(trial.number) for trial in trials}
+        asked = {trial.number: self._live.trial(trial.number) for trial in trials}
         waiting = [asked[trial.number] for trial in trials if not trial.state.is_finished()]
         if not self._settings.refills:
             return Resumed({}, [], waiting[: max(0, left)], left)
@@ -186,43 +196,24 @@ class SearchTrials:
     def ask(self) -> list[Trial]:
         """Return the trials of the next super-batch. Before they train, the database is backed up if it has grown enough."""
         total = self._options.n_trials
-        asked = self._state.ask_more(total) if self._settings.overlaps else self._state.ask(total)
+        asked = self._live.ask_more(total) if self._settings.overlaps else self._live.ask(total)
         if asked and asked[0].number >= self._backed_up * _GROWTH:
             database_file.back_up(self._live.directory.database, self._live.directory.backup)
             self._backed_up = asked[0].number
         return asked
 
-    def start(self, numbers: Collection[int]) -> None:
-        """Note that trials train."""
-        self._state.database.start(numbers)
-
     def requeue(self, numbers: Collection[int]) -> None:
-        """Note that trials wait again."""
-        self._state.database.requeue(numbers)
-
-    def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
-        """Refuse copies: the trials of a search are suggested, not copied."""
-        raise HyperlaxError(f"the scheduler copies trial {min(copies)}: only the trials of a population can be copied.")
+        self._live.database.requeue(numbers)
 
     def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write a batch's agents and files, then the database. Log the failures."""
-        live = self._live
-        results = live.scoring.results(batch)
-        path = self._state.new_batch(self.super_batch(results[0].number))
-        if self._options.save_agents != "none":
-            about = {"study": self._options.study_name, **about_recipe(live.recipe)}
-            complete = [result.number for result in results if result.state == "COMPLETE"]
-            write_agents(live.directory.root, about, batch, complete)
-        columns = self._settings.columns or (live.scoring.leading,)
-        write_batch(path, live.directory.root, batch, results, live.scoring.scale, columns)
-        self._state.record(results, path)
+        results = self._live.scoring.results(batch)
+        keeps_agents = self._options.save_agents != "none"
+        complete = [result.number for result in results if keeps_agents and result.state == "COMPLETE"]
+        self._write(batch, results, complete, self._settings.columns or (self._live.scoring.leading,))
         _log_failures(results)
         self._changed()
         return results
-
-    def super_batch(self, number: int) -> int:
-        """Return the super-batch of a trial."""
-        return number // self._live.width
 
 
 def _rows_of(trial: FrozenTrial, columns: int) -> np.ndarray:

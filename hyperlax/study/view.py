@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,13 +20,9 @@ from hyperlax.envs import is_known, unaliased
 from hyperlax.errors import counted
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength, load
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.scale import Scale
-from hyperlax.study import database_rows, manifest
+from hyperlax.study import manifest
 from hyperlax.study.confirmation import confirmation_of
-from hyperlax.study.database import given_params, understanding
-from hyperlax.study.database_checks import fault_of_trials
-from hyperlax.study.database_file import Damaged
-from hyperlax.study.database_rows import is_own
+from hyperlax.study.database_rows import given_params, read_trials
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.importances import Importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
@@ -68,22 +64,10 @@ def load_study(root: Path, asked_by: str) -> StudyView:
     stored = manifest.content_of(directory.manifest)
     space = SearchSpace(manifest.space_of(stored, directory.manifest))
     directory.check_database(options.study_name)
-    trials, foreign = read_trials(directory.database, options, space, stored.scale)
+    trials, foreign = read_trials(directory.database, options, space, stored.scale.table.rows)
     record = snapshot(root, options, stored, trials, foreign)
     is_running = holder_of(root) is not None
     return StudyView(record, is_running, agents_in_words(root, is_running))
-
-
-def read_trials(
-    path: Path, options: SearchOptions | PbtOptions, space: SearchSpace, scale: Scale
-) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    """Return a study's own trials and the foreign ones, as `database_rows` reads them. Raises `database_file.Damaged`."""
-    with understanding(path):
-        trials = database_rows.read_trials(path, options.study_name, options.objectives) if path.exists() else []
-        own, foreign = [t for t in trials if is_own(t)], [t for t in trials if not is_own(t)]
-        if fault := fault_of_trials(own, space, options.objectives, scale.table.rows):
-            raise Damaged(path, fault)
-    return own, foreign
 
 
 def snapshot(
@@ -219,19 +203,23 @@ def _total(options: SearchOptions | PbtOptions, space: SearchSpace) -> int:
     return options.n_trials if size is None else min(options.n_trials, size)
 
 
-@dataclass
-class LiveStudy(Generic[_Options]):
-    """A study that this process holds. manifest: the current content of study.json. runs: those so far and this one."""
+class LiveStudy(StudyState, Generic[_Options]):
+    """A study that this process holds, and its snapshots. manifest: the current content of study.json."""
 
-    options: _Options
-    recipe: Recipe
-    directory: StudyDirectory
-    manifest: Manifest
-    state: StudyState
-    runs: Sequence[Run] = ()
-    _seen: int = field(default=0, init=False)
-    _analysed: int | None = field(default=None, init=False)
-    _records: dict[int, tuple[FrozenTrial, TrialRecord]] = field(default_factory=dict, init=False)
+    def __init__(
+        self,
+        options: _Options,
+        recipe: Recipe,
+        directory: StudyDirectory,
+        manifest: Manifest,
+        survived: Mapping[int, int] | None = None,
+        runs: Sequence[Run] = (),
+    ):
+        """Open the study; `load` brings its database up to date. survived: as `StudyState`. runs: those so far and this one."""
+        super().__init__(options, recipe, directory, manifest, survived=survived)
+        self.options, self.recipe, self.manifest, self._runs = options, recipe, manifest, runs
+        self._seen, self._analysed = 0, None
+        self._records: dict[int, tuple[FrozenTrial, TrialRecord]] = {}
 
     @property
     def width(self) -> int:
@@ -247,16 +235,12 @@ class LiveStudy(Generic[_Options]):
 
     def snapshot(self) -> StudyRecord:
         """Return the study as it is now."""
-        return self._as_of(self.state.trials(), self.state.database.foreign())
-
-    def results(self) -> StudyRecord:
-        """Return the study as it is now, without its confirmation."""
-        return snapshot(self.directory.root, self.options, self.manifest, self.state.trials(), known=self._records)
+        return self._as_of(self.trials(), self.database.foreign())
 
     def lineage(self) -> Lineage:
         """Return the lineage of a population's trials."""
         assert isinstance(self.options, PbtOptions)
-        return lineage_of(finished_intervals(self.state.trials(), self.width), self.options, self.directory.root)
+        return lineage_of(finished_intervals(self.trials(), self.width), self.options, self.directory.root)
 
     def note_backend(self, backend: Backend) -> None:
         """Write the current device and programs into study.json."""
@@ -264,7 +248,7 @@ class LiveStudy(Generic[_Options]):
 
     def note_run(self) -> None:
         """Write into study.json that this run trains. One that finds nothing to train does not count."""
-        self._write(replace(self.manifest, runs=list(self.runs)))
+        self._write(replace(self.manifest, runs=list(self._runs)))
 
     def _write(self, manifest: Manifest) -> None:
         if manifest != self.manifest:
@@ -273,7 +257,7 @@ class LiveStudy(Generic[_Options]):
 
     def trials_in_finished_super_batches(self) -> int:
         """Return how many trials the finished super-batches have. The last one may grow when a study continues."""
-        return min(self._finished_super_batches() * self.width, len(self.state.trials()))
+        return min(self._finished_super_batches() * self.width, len(self.trials()))
 
     def analyses(self) -> Iterator[tuple[StudyRecord, Path]]:
         """Yield the snapshots to analyze and their directories: super-batches without an analysis, then the last finished one.
@@ -281,7 +265,7 @@ class LiveStudy(Generic[_Options]):
         The analysis of a super-batch contains no later trials. Trials that are run again are shown as running in the last one.
         None but the last is yielded twice: the files are looked at once, by the first call.
         """
-        trials = self.state.trials()
+        trials = self.trials()
         finished = self._finished_super_batches()
         if self._analysed is None:
             self._analysed = self.directory.analysed()
@@ -293,13 +277,13 @@ class LiveStudy(Generic[_Options]):
         ]
         self._seen = min(finished, len(trials) // self.width)
         for number in [*missing, last] if last >= 0 else []:
-            foreign = self.state.database.foreign() if number == last else ()
+            foreign = self.database.foreign() if number == last else ()
             yield self._as_of(trials[: (number + 1) * self.width], foreign), self.directory.analysis(number)
 
     def _finished_super_batches(self) -> int:
         """Return how many super-batches there are before the first that has an unfinished trial."""
-        unfinished = self.state.unfinished()
-        return unfinished[0] // self.width if unfinished else -(-len(self.state.trials()) // self.width)
+        unfinished = self.unfinished()
+        return unfinished[0] // self.width if unfinished else -(-len(self.trials()) // self.width)
 
     def _as_of(self, trials: Sequence[FrozenTrial], foreign: Sequence[FrozenTrial]) -> StudyRecord:
         """Return the study with its first trials only."""

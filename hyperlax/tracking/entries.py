@@ -28,8 +28,8 @@ from hyperlax.study.directory import (
     SUCCESS,
     TRIALS,
 )
-from hyperlax.study.record import StudyRecord, TrialRecord, winners
-from hyperlax.study.statistics import best_confirmed, in_short
+from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.statistics import in_short
 
 _LONGEST_TAG, _LONGEST_PARAM = 5000, 6000
 """Letters that MLflow keeps of a tag's and of a parameter's value."""
@@ -111,7 +111,7 @@ def standing(record: StudyRecord) -> tuple[dict[str, str], list[Point]]:
 
     It is in tags that replace the former ones, and in points that are written when the tags have changed.
     """
-    best = winners(record)
+    best = record.winners
     finished = sum(trial.state != "RUNNING" for trial in record.trials)
     how_far = counts(record, int(record.arguments["n_trials"]))
     tags = {
@@ -132,7 +132,7 @@ def standing(record: StudyRecord) -> tuple[dict[str, str], list[Point]]:
         values = [trial.values[name] for trial in best]
         if values:
             points.append(Point(f"best_{name}", max(values) if direction == "maximize" else min(values), finished))
-    if record.confirmation and (winner := best_confirmed(record.confirmation)):
+    if record.confirmation and (winner := record.confirmation.best):
         metric = record.confirmation.metric
         tags["confirmed"] = " ".join(in_short(record.confirmation))
         points.append(Point(f"confirmed_{metric}", float(np.mean(winner.per_seed[metric])), finished))

@@ -14,7 +14,7 @@ from hyperlax.analysis.labels import aggregate_in_words, format_value, short_nam
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import BEST_DRAWN, MissingFile, StudyData, warn_once
 from hyperlax.errors import HyperlaxError, format_number
-from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials
+from hyperlax.study.record import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -111,7 +111,7 @@ def as_plotly(figure: Figure) -> go.Figure:
 
 def several_complete(record: StudyRecord, fewest: int = 2) -> list[TrialRecord]:
     """Return the COMPLETE trials. Raises NothingToShow if there are too few to compare."""
-    trials = complete_trials(record)
+    trials = record.complete
     if not trials:
         raise NothingToShow("No trial is COMPLETE yet.")
     if len(trials) < fewest:
@@ -121,7 +121,7 @@ def several_complete(record: StudyRecord, fewest: int = 2) -> list[TrialRecord]:
 
 def _left_out(study: StudyData) -> str:
     """Say how many trials are drawn, if not all."""
-    drawn, every = len(study.drawn), len(complete_trials(study.record))
+    drawn, every = len(study.drawn), len(study.record.complete)
     if drawn == every:
         return ""
     which = f"the {BEST_DRAWN} best, and others evenly spaced"

@@ -8,14 +8,14 @@ from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.errors import format_number
 from hyperlax.study.record import Confirmation, Confirmed
-from hyperlax.study.statistics import complete, mean_interval
+from hyperlax.study.statistics import mean_interval
 
 
 def _figure(study: StudyData) -> Figure:
     """Draw a row per configuration: its seeds, their mean with its interval, and the value from the search."""
     record = study.record
     confirmation = record.confirmation
-    shown = complete(confirmation) if confirmation else []
+    shown = confirmation.complete if confirmation else []
     if confirmation is None or not shown:
         raise NothingToShow("No configuration is COMPLETE on the new seeds.")
     figure = Figure()

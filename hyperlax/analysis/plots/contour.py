@@ -10,7 +10,7 @@ from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinates, hover_texts
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord, TrialRecord, complete_trials
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord, TrialRecord
 
 _CELLS = 40
 """Number of cells along a numeric axis; on an axis of choices, each choice is a cell."""
@@ -24,7 +24,7 @@ def _figure(study: StudyData) -> Figure:
     The map is a heat map without smoothing, which a browser draws at once.
     """
     record = study.record
-    trials, (leading, direction) = complete_trials(record), next(iter(record.objectives.items()))
+    trials, (leading, direction) = record.complete, next(iter(record.objectives.items()))
     shares = record.importances.get(leading, {})
     if len(shares) < 2:
         raise NothingToShow(

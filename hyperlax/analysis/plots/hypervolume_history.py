@@ -8,16 +8,15 @@ from hyperlax.analysis.plots.base import ACCENT, NO_FRONT, NothingToShow, Plot, 
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.pareto import hypervolume
-from hyperlax.study.record import feasible_trials, scores
 
 
 def _figure(study: StudyData) -> Figure:
     """Draw the share of the box between the worst and the best values of any trial, over trial number."""
     record = study.record
-    trials = feasible_trials(record)
+    trials = record.feasible
     if len(trials) < 2:
         raise NothingToShow("Fewer than two trials can win yet.")
-    points = scores(record, trials)
+    points = record.scores(trials)
     worst, ideal = points.min(axis=0), points.max(axis=0)
     flat = [name for name, span in zip(record.objectives, ideal - worst, strict=True) if span == 0]
     if flat:

@@ -10,7 +10,7 @@ from hyperlax.analysis.study_data import StudyData, read_curves
 from hyperlax.errors import format_number
 from hyperlax.metrics import aggregated
 from hyperlax.study.batch_files import LearningCurve
-from hyperlax.study.record import TrialRecord, best_first, complete_trials
+from hyperlax.study.record import TrialRecord
 
 _SHOWN = 10
 
@@ -21,11 +21,9 @@ def _figure(study: StudyData) -> Figure:
     A line is the seeds' aggregate, in a band from the lowest seed to the highest.
     """
     record = study.record
-    trials = best_first(record)[:_SHOWN]
+    trials = record.best_first()[:_SHOWN]
     if not trials:
-        raise NothingToShow(
-            f"No trial {'satisfies the constraints' if complete_trials(record) else 'is COMPLETE'} yet."
-        )
+        raise NothingToShow(f"No trial {'satisfies the constraints' if record.complete else 'is COMPLETE'} yet.")
     curves = read_curves(trials)
     leading = next(iter(record.objectives))
     figure = Figure()

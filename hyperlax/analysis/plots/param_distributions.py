@@ -11,7 +11,7 @@ from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, Coordinat
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.plots.panels import panels
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.record import TrialRecord, ranked
+from hyperlax.study.record import TrialRecord
 
 _BINS = 12
 """Bars along a numeric axis, at most for whole numbers, of which each bar has equally many. Each choice has its own bar."""
@@ -23,7 +23,7 @@ def _figure(study: StudyData) -> Figure:
     """Draw a histogram per hyperparameter, of all COMPLETE trials and of the best quarter of those that can win."""
     record = study.record
     trials = several_complete(record, _FEWEST)
-    best = ranked(record)
+    best = record.ranked
     best = best[: max(1, len(best) // 4)]
 
     def traces(axis: Coordinate, block: int) -> list[dict[str, Any]]:

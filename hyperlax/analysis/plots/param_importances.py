@@ -6,7 +6,6 @@ from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.base import POINT, NothingToShow, Plot, plain
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.record import without_importances
 
 
 def _figure(study: StudyData) -> Figure:
@@ -14,7 +13,7 @@ def _figure(study: StudyData) -> Figure:
     record = study.record
     shown = {name: record.importances[name] for name in record.objectives if record.importances.get(name)}
     if not shown:
-        raise NothingToShow(without_importances(record))
+        raise NothingToShow(record.without_importances())
     short = short_names(record.space)
     titles = [name.replace("_", " ") for name in shown] if len(record.objectives) > 1 else ()
     figure = Figure([(row, 0) for row in range(len(shown))], (0.0, 0.2 / len(shown) + 0.03), titles)

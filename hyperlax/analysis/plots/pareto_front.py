@@ -17,16 +17,16 @@ from hyperlax.analysis.plots.base import (
 )
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, pareto_front
+from hyperlax.study.record import StudyRecord, TrialRecord
 
 
 def _figure(study: StudyData) -> Figure:
     """Draw each pair of objectives: the front highlighted, the other trials gray. Two objectives are joined by a staircase."""
     record = study.record
-    trials = complete_trials(record)
+    trials = record.complete
     if not trials:
         raise NothingToShow("No trial is COMPLETE yet.")
-    front = pareto_front(record)
+    front = record.front
     on_front = {trial.number for trial in front}
     others = [trial for trial in study.drawn if trial.number not in on_front]
     beaten = "dominated" if all(trial.feasible for trial in trials) else "dominated, or missing a constraint"

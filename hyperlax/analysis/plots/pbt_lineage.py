@@ -9,13 +9,13 @@ from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, SCALE, NothingToShow, Plot, hover_texts
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.record import Lineage, TrialRecord, complete_trials
+from hyperlax.study.record import Lineage, TrialRecord
 
 
 def _figure(study: StudyData) -> Figure:
     """Draw members over intervals: a point per trial, colored by its return, with a line from the trial that it continues."""
     record = study.record
-    lineage, trials = record.lineage, complete_trials(record)
+    lineage, trials = record.lineage, record.complete
     if lineage is None or not trials:
         raise NothingToShow("No interval is complete yet.")
     objective = next(iter(record.objectives))

@@ -33,9 +33,9 @@ from typing import Any
 
 from benchmarks.bookkeeping import TrivialBackend, options, recipe
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Agents, OwnAgents
+from hyperlax.backends.agents import Agents
 from hyperlax.backends.desk import TICKET, AgentCard
-from hyperlax.backends.local_agents import LocalAgents
+from hyperlax.backends.local_agents import LocalAgents, StartedAgents
 from hyperlax.backends.ray_agents import RayAgents, make_desk
 from hyperlax.backends.ray_cluster import connected
 from hyperlax.backends.ray_desk import AgentDesk
@@ -94,7 +94,7 @@ class _OneByOne(TrivialBackend):
 
 
 def study(
-    root: Path, trials: int, together: int, watch: _Stopwatch, through: tuple[Work, OwnAgents] | None = None
+    root: Path, trials: int, together: int, watch: _Stopwatch, through: tuple[Work, StartedAgents] | None = None
 ) -> None:
     """Run a study of trivial trials, as many together. through: a desk and its agents that train them."""
     backend = _OneByOne()
@@ -107,7 +107,7 @@ def study(
     run_study(arguments, recipe(), make_backend=make, observers=[watch])
 
 
-def in_directory(root: Path) -> tuple[Work, OwnAgents]:
+def in_directory(root: Path) -> tuple[Work, StartedAgents]:
     """Return the desk in a study's directory, where agents are others."""
     return Work(root / DIRECTORY), LocalAgents(root / DIRECTORY)
 

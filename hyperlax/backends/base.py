@@ -119,7 +119,7 @@ class Backend(Protocol):
 
     A trial enters, advances segment by segment, and leaves. There are two kinds of backend. In one, trials wait for a decision
     after every segment (pruning, racing, populations). In the other, they train to their end without decisions (closed batches).
-    The loop is the same for both.
+    The loop is the same for both. Members with a body here suit most backends.
     """
 
     device: str
@@ -138,8 +138,8 @@ class Backend(Protocol):
 
     @property
     def preparing(self) -> int:
-        """Lanes that hold a trial whose program is still being compiled."""
-        ...
+        """Lanes that hold a trial whose program is still being compiled; 0 if that is not known."""
+        return 0
 
     @property
     def room(self) -> int:
@@ -176,7 +176,7 @@ class Backend(Protocol):
         The copies made between two segments replace all trials that were in lanes. A trial that continues in the lane of its
         source keeps its random numbers; any other trial gets its own.
         """
-        ...
+        raise NotImplementedError("only lanes of a population can be copied")
 
     def leave(self, number: int) -> None:
         """Free the lane of a trial once its current segment has ended. `advance` reports nothing more about the trial."""
@@ -184,19 +184,20 @@ class Backend(Protocol):
 
     def stop(self) -> None:
         """Ask closed batches to end after their current segment. Signal handlers call this, so it only sets a flag."""
-        ...
 
     def wake(self) -> None:
-        """Let `advance` return soon, maybe without results. Any thread may call this."""
-        ...
+        """Let `advance` return soon, maybe without results, unless it does by itself. Any thread may call this."""
 
     def save(self) -> None:
         """Save all lanes between two segments. Wait for running segments first."""
         ...
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Restore the saved unfinished trials, and return their results so far. trials: at least these. No trial is in a lane."""
-        ...
+        """Restore the saved unfinished trials, and return their results so far. trials: at least these. No trial is in a lane.
+
+        Closed batches are not restored here: they continue when they enter again.
+        """
+        return ()
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
         """Return `timing.json` for trials that ended together: the cost since the last call, or of their batch.

@@ -75,10 +75,6 @@ class ClosedBatches(LanesBackend):
             self._used.append(batch)
             self._start(batch)
 
-    def copy(self, source: int, into: Trial) -> None:
-        """Raise NotImplementedError: no decisions are made about the trials of closed batches."""
-        raise NotImplementedError("trials of closed batches cannot be copied")
-
     def leave(self, number: int) -> None:
         """Drop a trial: from the queue, from all later reports, and from disk."""
         for batch in [batch for batch in self._queue if number in batch.numbers]:
@@ -99,10 +95,6 @@ class ClosedBatches(LanesBackend):
         """Stop every batch after its current segment, and save it there. Start no more. `advance` reports those that ended."""
         self.stop()
         self._wait()
-
-    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Return no results: a saved batch continues when it enters again after `plan`."""
-        return ()
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
         """Return the cost of the batch of these trials."""

@@ -109,10 +109,6 @@ class LanesBackend(Backend, ABC):
         sessions = [(lanes, lanes.session) for lanes in tuple(self._used)]
         return sum(len(lanes.numbers) for lanes, s in sessions if s is None or not s.program.is_ready)
 
-    def stop(self) -> None:
-        """Note that the study has to end. Lanes that wait after every segment need nothing else."""
-        return
-
     def wake(self) -> None:
         """Let `advance` return soon."""
         self._events.put(_Event(None, (), None, False))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,10 +69,25 @@ def start_agent(study: Path, level: str, share: Share, environment: Mapping[str,
     return Child(command, {**environment, **share.variables, ENDS_WITH_INPUT: "1"}, **streams)
 
 
-class StartedAgents:
+class StartedAgents(ABC):
     """Agents that a leader starts. Only so many may die one after another without a result in between."""
 
     _deaths = 0
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the agents that are missing."""
+
+    @abstractmethod
+    def dead(self) -> dict[str, str]:
+        """Return those that have died since the last call: the beginning of the agent's name, and how.
+
+        Raises BackendLost if none may train, or if too many have died without a result.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End them. They hand back what they train at the next evaluation, if that comes soon."""
 
     def have_trained(self) -> None:
         """Note that a batch has ended."""
@@ -95,16 +111,11 @@ class LocalAgents(StartedAgents):
         self._children: dict[int, Child] = {}
 
     def start(self) -> None:
-        """Start the agents that are missing."""
         for agent, share in enumerate(self.shares):
             if agent not in self._children:
                 self._children[agent] = start_agent(self._study, "WARNING", share, self._environment)
 
     def dead(self) -> dict[str, str]:
-        """Return those that have died since the last call: the beginning of the agent's name, and how.
-
-        Raises BackendLost if one has ended with an error, or if too many have died without a result.
-        """
         found = {}
         for agent, child in [(agent, child) for agent, child in self._children.items() if not child.is_alive()]:
             del self._children[agent]
@@ -118,7 +129,6 @@ class LocalAgents(StartedAgents):
         return found
 
     def close(self) -> None:
-        """End them. They hand back what they train at the next evaluation, if that comes soon."""
         children = list(self._children.values())
         for child in children:
             child.input.close()

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from hyperlax.backends.agents import Agents, Batch, OwnAgents
+from hyperlax.backends.agents import Agents, Batch
 from hyperlax.backends.base import MOST_LOSSES, SHARED, SUMMED, Backend, EngineConfig, Evicted, LostError
 from hyperlax.backends.desk import ALONE, LEASE_SECONDS, NEWS, Item
+from hyperlax.backends.local_agents import StartedAgents
 from hyperlax.backends.wire import BatchDone, read_done
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -176,7 +177,7 @@ def make_agents(
     planner: Backend,
     config: EngineConfig,
     device: str,
-    local: OwnAgents,
+    local: StartedAgents,
     checkpoints: CheckpointManager | None,
     lease: float = LEASE_SECONDS,
 ) -> Agents:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any
 
-from hyperlax.backends.base import MOST_LOSSES, SHARED, EngineConfig, Evicted, LostError, narrowest
+from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError, narrowest
 from hyperlax.backends.child import GRACE_SECONDS, end, wait_for
 from hyperlax.backends.runs import FunctionError, Run, Worker, timing_of
 from hyperlax.backends.slots import environments
@@ -30,7 +30,7 @@ _FIRST_CONFIRMATION_SEED = 1_000_000
 """The first seed of a confirmation, above the study's own."""
 
 
-class Processes:
+class Processes(Backend):
     """A backend that trains a task in worker processes. A trial has one, and trains its seeds one after another in it."""
 
     lanes = 1
@@ -43,7 +43,7 @@ class Processes:
         self.device = counted(self.slots, "worker process")
         width = config.super_batch or narrowest(self.slots, config.num_trials)
         chosen = config.chosen or {}
-        self.packing = {"super_batch": chosen.get("super_batch", width), "slots": chosen.get("slots", self.slots)}
+        self._packing = {"super_batch": chosen.get("super_batch", width), "slots": chosen.get("slots", self.slots)}
         self._is_refilled = config.kind == "refilled"
         self._races = self._is_refilled and (config.trial_seeds or 1) > config.num_seeds
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -59,19 +59,14 @@ class Processes:
         self._source = task.source() or {"recipe": str(task.path)}
 
     @property
+    def packing(self) -> Mapping[str, Any]:
+        """Size of a super-batch, and the slots for which it was chosen."""
+        return self._packing
+
+    @property
     def occupied(self) -> int:
         """Trials that train or wait for a process."""
         return len(self._queue) + sum(worker.current is not None for worker in tuple(self._workers.values()))
-
-    @property
-    def room(self) -> int:
-        """As many trials as there are processes."""
-        return self.slots
-
-    @property
-    def restored(self) -> Mapping[int, int]:
-        """No trials: their functions continue by themselves, and report."""
-        return {}
 
     @property
     def preparing(self) -> int:
@@ -89,7 +84,7 @@ class Processes:
         """
         entered = []
         for trial in trials:
-            if self._is_refilled and self.occupied >= max(self.slots, self.packing["slots"]):
+            if self._is_refilled and self.occupied >= max(self.slots, self._packing["slots"]):
                 break
             if trial.number in self._numbers():
                 continue
@@ -128,10 +123,6 @@ class Processes:
         budget = self._config.run_length.total_timesteps
         return [changed[number].result(self._task, budget) for number in sorted(changed)], evicted
 
-    def copy(self, source: int, into: Trial) -> None:
-        """Raise NotImplementedError: the state of a function is its own."""
-        raise NotImplementedError("the state of a function cannot be copied")
-
     def leave(self, number: int) -> None:
         """Let the function of a trial end at its current or next report, and report nothing more about the trial."""
         self._queue = [run for run in self._queue if run.trial.number != number]
@@ -161,10 +152,6 @@ class Processes:
         while any(worker.run for worker in self._workers.values()) and (left := until - seconds()) > 0:
             with suppress(queue.Empty):
                 self._handle(self._events.get(timeout=left))
-
-    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Return no results: a trial starts again, with the files that its function has kept."""
-        return ()
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
         """Return the cost of a closed batch, or of everything since the last call."""

@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import OwnAgents
 from hyperlax.backends.base import Backend, EngineConfig, narrowest
 from hyperlax.backends.desk import LEASE_SECONDS, AgentCard
-from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, shares
+from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, StartedAgents, shares
 from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.wire import Engine
 from hyperlax.backends.work import Work
@@ -106,7 +105,7 @@ class FirstAgent:
     def __init__(
         self,
         desk: Work,
-        agents: OwnAgents,
+        agents: StartedAgents,
         stop: StopRequest,
         num_agents: Callable[[], int] = lambda: 1,
         lease: float = LEASE_SECONDS,

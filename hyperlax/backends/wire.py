@@ -1,6 +1,6 @@
-"""What travels between a leader and its agents, as JSON and arrays: configurations of backends, trials, and results.
+"""What travels between a leader and its agents: configurations of backends and trials as JSON, results as MessagePack.
 
-A result is numpy's `.npz` without pickles: its arrays, and JSON in one more.
+An array in a result is in numpy's own format, without pickles.
 """
 
 from __future__ import annotations
@@ -14,40 +14,28 @@ from dataclasses import asdict, dataclass, replace
 from traceback import format_exception
 from typing import Any
 
+import msgspec
 import numpy as np
+from numpy.lib.format import read_array, write_array
 
-from hyperlax.agent import Policy
 from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.desk import RESULT, Item
 from hyperlax.backends.work import Work
-from hyperlax.engine.assignment import intervals_from_array, intervals_to_array
 from hyperlax.engine.machine import installed
 from hyperlax.fields import dotted, filled
 from hyperlax.files import convert, json_text
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, RunLength
-from hyperlax.trial import MEASURED, Curve, SegmentResult, Trial
+from hyperlax.trial import SegmentResult, Trial
 
 log = logging.getLogger(__name__)
 
-_ABOUT = "about"
 _DECIDING = ("hyperlax", "jax", "jaxlib")
 """The packages whose version decides the bits of a result."""
 _OF_RECIPE = ("space", "task")
 _NOT_JSON = ("base", "run_length", "trials", "configs", "devices", "mlflow")
 _NOT_DECIDING = ("num_trials", "super_batch", "slots", "lanes", "compilation_cache", "mlflow")
 """Fields of a configuration, and entries of its choice of programs, that plan a study and decide no result."""
-_FIELDS = (
-    "number",
-    "repetition",
-    "segments",
-    "fault_step",
-    "is_done",
-    "lane",
-    "num_parameters",
-    "train_seconds",
-    "fault",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,32 +166,27 @@ class BatchDone:
 
 def pack_done(done: BatchDone) -> bytes:
     """Return the content that `read_done` takes."""
-    arrays: dict[str, np.ndarray] = {}
-    about = {
-        "numbers": done.numbers,
-        "batches": done.batches,
-        "trained": done.trained,
-        "agent": done.agent,
-        "timing": done.timing,
-        "error": None if done.error is None else _error_to_json(done.error),
-        "results": [_to_json(result, f"{index}/", arrays) for index, result in enumerate(done.results)],
-    }
-    arrays[_ABOUT] = np.frombuffer(json_text(about, indent=None).encode(), np.uint8)
-    np.savez(content := io.BytesIO(), **arrays)  # pyright: ignore[reportArgumentType]
-    return content.getvalue()
+    return msgspec.msgpack.encode(done, enc_hook=_to_plain)
 
 
 def read_done(content: bytes) -> BatchDone:
     """Return the end of a batch. A content that is damaged may raise any exception."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        about = json.loads(stored[_ABOUT].tobytes())
-        arrays = {name: stored[name] for name in stored.files if name != _ABOUT}
-    results = (_from_json(entry, f"{index}/", arrays) for index, entry in enumerate(about["results"]))
-    error = about["error"] and _error_from_json(about["error"])
-    numbers = convert(about["numbers"], tuple[int, ...], "a result")
-    batches = convert(about["batches"], tuple[str, ...], "a result")
-    trained = convert(about["trained"], tuple[int, ...], "a result")
-    return BatchDone(numbers, about["agent"], tuple(results), about["timing"], error, batches, trained)
+    return msgspec.msgpack.decode(content, type=BatchDone, dec_hook=_from_plain)
+
+
+def _to_plain(value: Any) -> Any:
+    """Return what stands for an exception, a number of numpy, or an array."""
+    if isinstance(value, Exception):
+        return _error_to_plain(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    write_array(content := io.BytesIO(), np.asarray(value), allow_pickle=False)
+    return content.getvalue()
+
+
+def _from_plain(kind: type, plain: Any) -> Any:
+    """Return the array or the exception that `_to_plain` took."""
+    return read_array(io.BytesIO(plain), allow_pickle=False) if kind is np.ndarray else _error_from_plain(plain)
 
 
 def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
@@ -218,41 +201,7 @@ def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
         return ()
 
 
-def _to_json(result: SegmentResult, at: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return a result as JSON, and put its arrays below a name."""
-    curve, policy = result.curve, result.policy
-    arrays |= {f"{at}{name}": getattr(curve, name) for name in ("steps", *MEASURED)}
-    arrays |= {f"{at}others/{name}": values for name, values in curve.others.items()}
-    arrays[f"{at}intervals"] = intervals_to_array(result.intervals)
-    if policy:
-        arrays |= {f"{at}policy/{name}": np.asarray(array) for name, array in policy.arrays.items()}
-    return {
-        **{name: getattr(result, name) for name in _FIELDS},
-        "curve": {name: getattr(curve, name) for name in ("episodes", "budget", "has_start")},
-        "policy": dict(policy.description) if policy else None,
-    }
-
-
-def _from_json(entry: dict[str, Any], at: str, arrays: Mapping[str, np.ndarray]) -> SegmentResult:
-    """Return the result that `_to_json` took."""
-    columns: dict[str, Any] = {name: arrays[f"{at}{name}"] for name in ("steps", *MEASURED)}
-    policy = entry.pop("policy")
-    return SegmentResult(
-        **{
-            **entry,
-            "curve": Curve(**columns, **entry["curve"], others=_below(f"{at}others/", arrays)),
-            "policy": None if policy is None else Policy(policy, _below(f"{at}policy/", arrays)),
-            "intervals": intervals_from_array(arrays[f"{at}intervals"]),
-        }
-    )
-
-
-def _below(at: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays below a name."""
-    return {name.removeprefix(at): array for name, array in arrays.items() if name.startswith(at)}
-
-
-def _error_to_json(error: Exception) -> dict[str, str]:
+def _error_to_plain(error: Exception) -> dict[str, str]:
     try:
         text = str(error)
     except Exception:
@@ -260,7 +209,7 @@ def _error_to_json(error: Exception) -> dict[str, str]:
     return {"type": type(error).__name__, "text": text, "traceback": "".join(format_exception(error))}
 
 
-def _error_from_json(entry: Mapping[str, str]) -> Exception:
+def _error_from_plain(entry: Mapping[str, str]) -> Exception:
     error = type(entry["type"], (RemoteError,), {})(entry["text"])
     error.add_note(f"On the agent:\n{entry['traceback']}")
     return error

@@ -117,14 +117,14 @@ def train(root: Path) -> None:
     directory = root / DIRECTORY
     while not directory.exists():
         time.sleep(0.01)
-    AgentProcess(place(Work(directory), directory), threading.Event()).run()
+    AgentProcess(place(Work(directory), directory), threading.Event().is_set).run()
 
 
 def train_on_ray(actor: Any, about: Any) -> str:
     """Train as an agent on Ray, until its actor is killed."""
     directory = Path(about["study"])
     desk: Any = AgentDesk(actor, about["study"], directory, 60.0)
-    AgentProcess(place(desk, directory), threading.Event(), name=about["name"]).run()
+    AgentProcess(place(desk, directory), threading.Event().is_set, name=about["name"]).run()
     return ""
 
 

@@ -83,7 +83,9 @@ def place_of(directory: Path, recipe: Recipe, backend: FakeBackend, **changes: A
 def at_work(case: Case, *backends: FakeBackend, **changes: Any) -> Iterator[list[AgentProcess]]:
     """Agents in threads, one with each backend. changes: to their place."""
     stop, errors = threading.Event(), list[BaseException]()
-    agents = [AgentProcess(place_of(case.directory, case.recipe, backend, **changes), stop) for backend in backends]
+    agents = [
+        AgentProcess(place_of(case.directory, case.recipe, backend, **changes), stop.is_set) for backend in backends
+    ]
 
     def run(agent: AgentProcess) -> None:
         try:

@@ -349,7 +349,7 @@ def test_an_agent_whose_code_is_not_the_leaders_loads_it_again_or_ends(tmp_path:
     def join() -> None:
         place = place_of(case.directory, old, FakeBackend(), load=lambda: old)
         with pytest.raises(UsageError) as error:
-            AgentProcess(place, threading.Event()).run()
+            AgentProcess(place, threading.Event().is_set).run()
         assert str(error.value).startswith(
             f"{case.directory}: the code in {old.path} is not what the leader has loaded."
         )

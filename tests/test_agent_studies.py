@@ -211,7 +211,7 @@ def test_a_result_that_comes_twice_is_dropped(
     monkeypatch.setattr(ClosedTraining, "advance", finish_again)
     caplog.set_level(logging.DEBUG, "hyperlax")
     stop = threading.Event()
-    twice = AgentProcess(place_of(case.directory, case.recipe, Slow(seconds=0.1)), stop)
+    twice = AgentProcess(place_of(case.directory, case.recipe, Slow(seconds=0.1)), stop.is_set)
 
     with meanwhile(twice.run):
         assert case.start(leading(case)) == 0
@@ -239,7 +239,7 @@ def test_a_trial_that_agents_lose_three_times_fails_alone(
 
     monkeypatch.setattr(ClosedTraining, "add", add)
     monkeypatch.setattr(Work, "renewed", sign)
-    careful = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), is_over)
+    careful = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), is_over.is_set)
     with meanwhile(careful.run):
         assert case.start(leading(case, lease=0.1)) == 0
         is_over.set()
@@ -304,7 +304,7 @@ def test_agents_that_died_with_their_leader_grow_old(tmp_path: Path) -> None:
 
 def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone: Case) -> None:
     case, slow, stop = Case(tmp_path), Slow(seconds=30.0), StopRequest()
-    agent = AgentProcess(place_of(case.directory, case.recipe, slow), stop)
+    agent = AgentProcess(place_of(case.directory, case.recipe, slow), stop.is_set)
     stop.tell(agent.stop)
 
     def leave() -> None:
@@ -390,7 +390,7 @@ def test_other_versions_and_devices_are_refused(
         return replace(engine, **{**change, "versions": {**engine.versions, **change.get("versions", {})}})  # pyright: ignore
 
     monkeypatch.setattr(Engine, "of", other)
-    agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event())
+    agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event().is_set)
     refused = list[str]()
 
     def join() -> None:
@@ -422,13 +422,13 @@ def test_an_agent_says_that_nobody_leads_and_that_the_study_is_gone(
                 stop.set()
             return has_leader
 
-        AgentProcess(replace(place, is_led=is_led, trains_alone=lambda: True), stop).run()
+        AgentProcess(replace(place, is_led=is_led, trains_alone=lambda: True), stop.is_set).run()
         assert caplog.text.count(said) == 1
-    AgentProcess(place, threading.Event(), idle_timeout=0.2).run()
+    AgentProcess(place, threading.Event().is_set, idle_timeout=0.2).run()
     assert "Nothing to train for 0.2 s." in caplog.text
     case.directory.rmdir()
     with pytest.raises(HyperlaxError, match="the study was moved or removed"):
-        AgentProcess(place, threading.Event()).run()
+        AgentProcess(place, threading.Event().is_set).run()
 
 
 def test_an_agent_says_for_whom_it_trains_and_at_the_end_only_that_the_study_has_ended(
@@ -520,7 +520,7 @@ def test_an_agent_of_a_study_that_is_removed_says_that_and_nothing_else(
     monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "hyperlax.backends")
     case, slow = Case(tmp_path / "old"), Slow(seconds=30.0 if is_training else 0.0)
-    agent = AgentProcess(place_of(case.directory, case.recipe, slow), threading.Event())
+    agent = AgentProcess(place_of(case.directory, case.recipe, slow), threading.Event().is_set)
 
     def train() -> None:
         eventually(case.directory.exists)
@@ -547,7 +547,7 @@ def test_an_agent_of_a_study_that_is_removed_says_that_and_nothing_else(
 
 def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tmp_path)
-    agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event())
+    agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event().is_set)
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -122,7 +122,7 @@ def test_one_that_dies_before_it_answers_is_not_waited_for(tmp_path: Path) -> No
     def join() -> None:
         eventually((case.directory / "work" / "leader.json").exists)
         with pytest.raises(Killed):
-            AgentProcess(place_of(case.directory, case.recipe, Choosing(), make_backend=die), is_over).run()
+            AgentProcess(place_of(case.directory, case.recipe, Choosing(), make_backend=die), is_over.is_set).run()
         with at_work(case, Choosing()):
             eventually(is_over.is_set)
 
@@ -139,7 +139,7 @@ def test_only_the_kind_of_device_of_the_first_agent_trains(tmp_path: Path) -> No
     def join() -> None:
         eventually(lambda: (case.directory / "study.json").exists() and case.stored()["lanes"])
         with pytest.raises(UsageError, match="it trains on a GPU, and this machine has a CPU"):
-            AgentProcess(other, threading.Event()).run()
+            AgentProcess(other, threading.Event().is_set).run()
         answered.set()
 
     def wait(count: int) -> None:

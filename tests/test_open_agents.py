@@ -357,7 +357,7 @@ def test_a_trial_that_kills_its_agents_fails_alone(tmp_path: Path, monkeypatch: 
 
     def train() -> None:
         while not is_over.is_set():
-            agent = AgentProcess(place_of(case.directory, case.recipe, Deadly()), is_over)
+            agent = AgentProcess(place_of(case.directory, case.recipe, Deadly()), is_over.is_set)
             try:
                 agent.run()
             except Dead:
@@ -392,7 +392,7 @@ def test_an_agent_that_is_terminated_hands_its_trials_back_with_their_checkpoint
             stop.set()
 
     first, second = Watched(seconds=0.05, lanes=2, after_segment=stop_in_the_middle), Watched(seconds=0.01)
-    agent = AgentProcess(place_of(case.directory, case.recipe, first), stop)
+    agent = AgentProcess(place_of(case.directory, case.recipe, first), stop.is_set)
     stop.tell(agent.stop)
 
     def leave() -> None:
@@ -467,7 +467,7 @@ def test_lanes_of_a_program_continue_on_another_agent_to_the_same_bits(tmp_path:
     )
 
     def train() -> None:
-        first, others = AgentProcess(place, stop), [AgentProcess(place, is_over) for _ in range(2)]
+        first, others = AgentProcess(place, stop.is_set), [AgentProcess(place, is_over.is_set) for _ in range(2)]
         with meanwhile(first.run):
             eventually(lambda: list((study / "checkpoints").glob("pool_*.npz")))
             stop.set()

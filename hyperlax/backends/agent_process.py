@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.base import Backend, EngineConfig
@@ -27,12 +26,6 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
 """Seconds between two looks whether the study has ended, while nothing waits."""
-
-
-class Stop(Protocol):
-    """A request to end, as signals make it."""
-
-    def is_set(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -63,13 +56,22 @@ class AgentProcess:
     """An agent while it runs. Its backend is used by one thread only; a second thread renews the leases."""
 
     def __init__(
-        self, place: Place, stop: Stop, any_device: bool = False, idle_timeout: float | None = None, name: str = ""
+        self,
+        place: Place,
+        must_stop: Callable[[], bool],
+        any_device: bool = False,
+        idle_timeout: float | None = None,
+        name: str = "",
     ):
-        """Make an agent. any_device: see `refusal`. idle_timeout: seconds without a batch after which it ends, if any.
+        """Make an agent.
 
-        name: one that no other agent has; by default it is made here.
+        Args:
+          must_stop: Returns whether it has to end.
+          any_device: See `refusal`.
+          idle_timeout: Seconds without a batch after which it ends, if any.
+          name: One that no other agent has; by default it is made here.
         """
-        self._place, self._desk, self._stop = place, place.desk, stop
+        self._place, self._desk, self._must_stop = place, place.desk, must_stop
         self._any_device, self._idle_timeout = any_device, idle_timeout
         self.name, self._began = name or name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
         self._beginning, self._recipe = beginning(os.getpid()), place.recipe
@@ -90,7 +92,7 @@ class AgentProcess:
         heart.start()
         idle_since = looked = time.monotonic()
         try:
-            while not self._stop.is_set():
+            while not self._must_stop():
                 self._take_up()
                 if self._training is not None and self._training.is_busy:
                     self._training.advance()
@@ -116,7 +118,7 @@ class AgentProcess:
                 self._desk.remove_card(self.name)
 
     def stop(self) -> None:
-        """Let what trains end at its next evaluation. Signal handlers call this, after they have set the request."""
+        """Let what trains end at its next evaluation. Signal handlers call this, once the agent has to end."""
         if self._training is not None:
             self._training.backend.stop()
 

@@ -15,8 +15,7 @@ from typing import Any
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError, narrowest
 from hyperlax.backends.child import GRACE_SECONDS, end, wait_for
-from hyperlax.backends.runs import FunctionError, Run, Worker, timing_of
-from hyperlax.backends.slots import environments
+from hyperlax.backends.runs import FunctionError, Run, Worker, environments, timing_of
 from hyperlax.engine.assignment import PROCESS, seconds
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, UsageError, counted

@@ -203,7 +203,7 @@ def join(
     )
     advice = _remedy if is_started else run_again
     stop = StopRequest()
-    agent = AgentProcess(place, stop, any_device, idle_timeout)
+    agent = AgentProcess(place, stop.is_set, any_device, idle_timeout)
     stop.tell(agent.stop)
     if is_started:
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()

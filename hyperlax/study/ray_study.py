@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
-from hyperlax.backends.agent_process import AgentProcess, Place, Stop
+from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.ray_agents import RayAgents, make_desk
 from hyperlax.backends.ray_cluster import connected, room_for
@@ -108,7 +107,7 @@ def train(actor: Any, about: Mapping[str, Any], with_address: Callable[[EngineCo
                 is_over=lambda: False,
                 is_led=lambda: True,
             )
-            AgentProcess(place, cast(Stop, SimpleNamespace(is_set=desk.has_ended)), name=about["name"]).run()
+            AgentProcess(place, desk.has_ended, name=about["name"]).run()
         except UsageError as error:
             return f"{socket.gethostname()} does not train: {error}"
     return ""

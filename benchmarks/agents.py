@@ -153,7 +153,7 @@ def answer(root: Path) -> None:
             if turn < AGENTS:
                 work.write_card(agent, AgentCard(agent, 1, "none", 1, "", {}))
             turn += 1
-            backend.enter(trials_of(ticket["trials"], recipe().config.algorithm))
+            backend.enter(trials_of(ticket.trials, recipe().config.algorithm))
             results, _ = backend.advance()
             numbers = tuple(result.number for result in results)
             work.finish(claim, pack_done(BatchDone(numbers, agent, tuple(results), backend.timing(numbers))))

@@ -28,7 +28,7 @@ from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Backend
-from hyperlax.backends.desk import RESULT, AgentCard, Item, Ticket, ticket_of
+from hyperlax.backends.desk import RESULT, AgentCard, Item, Ticket
 from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
 from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.cli import main
@@ -98,7 +98,7 @@ def test_an_error_of_a_program_is_told_as_where_it_was(tmp_path: Path) -> None:
 def test_only_one_agent_gets_a_batch(tmp_path: Path) -> None:
     work, won = Work(tmp_path), list[str]()
     for number in range(30):
-        work.offer(f"b{number:05d}-{0:012x}", ticket_of({number: {}}, "e", 0))
+        work.offer(f"b{number:05d}-{0:012x}", Ticket("e", [(number, {})]))
     start = threading.Barrier(4)
 
     def take(agent: str) -> None:
@@ -228,7 +228,7 @@ def test_a_trial_that_agents_lose_three_times_fails_alone(
 
     def add(training: ClosedTraining, claim: Item, ticket: Ticket) -> None:
         """Leave trial 4 to those who die of it."""
-        if 4 in [number for number, _ in ticket["trials"]]:
+        if 4 in ticket.numbers:
             left.add(claim.batch)
         else:
             real(training, claim, ticket)

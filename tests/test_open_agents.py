@@ -17,7 +17,7 @@ import pytest
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.agents import Batch
 from hyperlax.backends.base import Backend
-from hyperlax.backends.desk import NEWS, RESULT, AgentCard, Item, ticket_of
+from hyperlax.backends.desk import NEWS, RESULT, AgentCard, Item, Ticket
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import OpenAgents
 from hyperlax.backends.open_training import OpenTraining
@@ -225,7 +225,7 @@ class AtDesk:
 
     def offer(self, name: str) -> None:
         """Let a trial wait for the agent."""
-        self.work.offer(name, ticket_of({int(name[1:6]): {}}, "e", 0))
+        self.work.offer(name, Ticket("e", [(int(name[1:6]), {})]))
 
     def wanted(self) -> list[str]:
         """The trials that the agent would claim."""
@@ -262,9 +262,9 @@ def test_the_next_repetition_of_a_lost_trial_waits_until_that_has_left(tmp_path:
 @pytest.mark.parametrize("trials", [{}, {1: {"no.such": 1}}, {1: {"algorithm.hyperparam.gamma": "x"}}])
 def test_a_ticket_whose_trials_are_not_of_the_study_is_damaged(tmp_path: Path, trials: dict[int, Any]) -> None:
     training = AtDesk(tmp_path).training
-    assert training.is_sound(ticket_of({1: {"algorithm.hyperparam.gamma": 0.5}}, "e", 0))
-    assert not training.is_sound(ticket_of(trials, "e", 0))
-    assert not training.is_sound(ticket_of({1: {}}, "e", -1))
+    assert training.is_sound(Ticket("e", [(1, {"algorithm.hyperparam.gamma": 0.5})]))
+    assert not training.is_sound(Ticket("e", list(trials.items())))
+    assert not training.is_sound(Ticket("e", [(1, {})], -1))
 
 
 def test_nothing_is_claimed_past_a_trial_that_has_to_be_alone(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ class AgentProcess:
             if self._training is not None and not self._training.has_room:
                 break
             ticket = self._read(item)
-            if ticket is None or not self._prepare(ticket["engine"]) or self._training is None:
+            if ticket is None or not self._prepare(ticket.engine) or self._training is None:
                 continue
             if not self._training.is_sound(ticket):
                 self._tell_damaged(item, f"{self._desk.study}: the trials of {item.batch} are not of this study.")

@@ -66,15 +66,15 @@ class Training(ABC):
     def is_sound(self, ticket: Ticket) -> bool:
         """Return whether a ticket holds trials of this configuration."""
         try:
-            numbers = [trial.number for trial in trials_of(ticket["trials"], self._base)]
+            trials_of(ticket.trials, self._base)
         except (HyperlaxError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
             return False
-        return 0 < len(numbers) == len(set(numbers)) and ticket["repetition"] >= 0
+        return 0 < len(ticket.numbers) == len(set(ticket.numbers)) and ticket.repetition >= 0
 
     def add(self, claim: Item, ticket: Ticket) -> None:
         """Take a batch that was claimed."""
-        trials = trials_of(ticket["trials"], self._base)
-        batch = Batch(claim, trials, ticket["repetition"], ticket["group"], ticket["losses"] > 0)
+        trials = trials_of(ticket.trials, self._base)
+        batch = Batch(claim, trials, ticket.repetition, ticket.group, ticket.losses > 0)
         self.batches[claim.batch] = batch
         self._add(batch)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
 from hyperlax.backends.child import is_known_dead
-from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Item, ticket_of
+from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Item, Ticket
 from hyperlax.backends.local_agents import StartedAgents
 from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
 from hyperlax.backends.work import Work
@@ -207,8 +207,8 @@ class Agents(Backend):
             self._offer(batch)
 
     def _offer(self, batch: Batch) -> None:
-        trials = {trial.number: dotted(trial.config) for trial in batch.trials}
-        self._desk.offer(batch.name, ticket_of(trials, self._engine, batch.repetition, batch.group, batch.losses))
+        trials = [(trial.number, dotted(trial.config)) for trial in batch.trials]
+        self._desk.offer(batch.name, Ticket(self._engine, trials, batch.repetition, batch.group, batch.losses))
 
     def _look(self) -> None:
         """Take results, and take back what agents have lost."""

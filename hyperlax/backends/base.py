@@ -28,6 +28,21 @@ SUMMED = (
 """Entries of a `timing.json` that are summed over sessions of refilled lanes."""
 
 
+def timing_of(
+    cost: Mapping[str, Any], lanes: int, peak_memory: int | None, predicted: float | None = None, **more: Any
+) -> dict[str, Any]:
+    """Return the content of a `timing.json`. cost: the entries of `SUMMED`, not all in closed batches. more: further entries."""
+    seconds = cost["train_seconds"] + cost["evaluate_seconds"]
+    return {
+        **cost,
+        "steps_per_second": cost["steps"] / seconds if seconds else 0.0,
+        "peak_memory_bytes": peak_memory,
+        "lanes": lanes,
+        **more,
+        "predicted_seconds": predicted,
+    }
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """Settings of a backend.

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hyperlax.backends.base import SHARED, Evicted
+from hyperlax.backends.base import SHARED, Evicted, timing_of
 from hyperlax.backends.lanes import Lanes, LanesBackend, final_error
 from hyperlax.engine import device
 from hyperlax.engine.checkpoint import SaveTimer
@@ -163,19 +163,13 @@ class ClosedBatches(LanesBackend):
         """Return the cost of the batch, including programs compiled before its own that did not fit."""
         watch, refused = session.watch, sum(made.seconds for made in batch.refused)
         steps = session.segments.steps()[watch.segments] * len(batch.trials) * session.program.seeds
-        timing = watch.timing()
-        return {
-            **timing,
-            "programs_compiled": timing["programs_compiled"] + sum(not made.cached for made in batch.refused),
-            "compile_seconds": timing["compile_seconds"] + refused,
-            "wall_seconds": timing["wall_seconds"] + refused,
-            "steps": steps,
-            "steps_per_second": steps / (watch.train + watch.evaluate),
-            "peak_memory_bytes": device.peak_memory_bytes(self._devices[batch.slot]),
-            "lanes": session.program.lanes,
-            "useful_lane_segments": sum(max(len(result.curve.steps) - 1, 0) for result in results),
-            "predicted_seconds": predicted,
-        }
+        cost = {**watch.timing(), "steps": steps}
+        cost["programs_compiled"] += sum(not made.cached for made in batch.refused)
+        cost["compile_seconds"] += refused
+        cost["wall_seconds"] += refused
+        peak = device.peak_memory_bytes(self._devices[batch.slot])
+        useful = sum(max(len(result.curve.steps) - 1, 0) for result in results)
+        return timing_of(cost, session.program.lanes, peak, predicted, useful_lane_segments=useful)
 
     def _take(self, event: Any) -> Sequence[SegmentResult]:
         batch: _Batch = event.lanes

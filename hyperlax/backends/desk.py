@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 LEASE_SECONDS = 60.0
 """Seconds after which an agent that did not renew its claim has lost it."""
@@ -32,7 +31,8 @@ class Item(NamedTuple):
     kind: str
 
 
-class Ticket(TypedDict):
+@dataclass(frozen=True)
+class Ticket:
     """The content of a ticket, and of the claim that it becomes.
 
     engine: the configuration that the agent needs. trials: number and values of each. group: as in `Backend.enter`. losses: how
@@ -41,9 +41,13 @@ class Ticket(TypedDict):
 
     engine: str
     trials: list[tuple[int, dict[str, Any]]]
-    repetition: int
-    group: int
-    losses: int
+    repetition: int = 0
+    group: int = 0
+    losses: int = 0
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(number for number, _ in self.trials)
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,6 @@ class AgentCard:
     packing: dict[str, Any] = field(default_factory=dict)
     beginning: str = ""
     is_confirmation: bool = False
-
-
-def ticket_of(
-    trials: Mapping[int, dict[str, Any]], engine: str, repetition: int, group: int = 0, losses: int = 0
-) -> Ticket:
-    """Return a ticket. trials: number -> values."""
-    return Ticket(engine=engine, trials=list(trials.items()), repetition=repetition, group=group, losses=losses)
 
 
 def name_of_agent() -> str:

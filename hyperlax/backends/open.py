@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyperlax.backends.base import SHARED, SUMMED, Evicted
+from hyperlax.backends.base import SHARED, SUMMED, Evicted, timing_of
 from hyperlax.backends.lanes import Lanes, LanesBackend, final_error
 from hyperlax.engine import device
 from hyperlax.engine.checkpoint import Metadata, log_restart
@@ -115,14 +115,8 @@ class OpenLanes(LanesBackend):
         now = self.spent()
         spent = {name: now[name] - self._told[name] for name in SUMMED}
         self._told = now
-        seconds = spent["train_seconds"] + spent["evaluate_seconds"]
-        return {
-            **spent,
-            "steps_per_second": spent["steps"] / seconds if seconds else 0.0,
-            "peak_memory_bytes": max(map(device.peak_memory_bytes, set(self._devices))),
-            "lanes": sum(pool.session.program.lanes for pool in self._used if pool.group == SHARED),
-            "predicted_seconds": None,
-        }
+        lanes = sum(pool.session.program.lanes for pool in self._used if pool.group == SHARED)
+        return timing_of(spent, lanes, max(map(device.peak_memory_bytes, set(self._devices))))
 
     def spent(self) -> dict[str, float]:
         """Return the cost of all sessions in this process."""

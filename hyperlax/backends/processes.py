@@ -15,7 +15,7 @@ from typing import Any
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError, narrowest
 from hyperlax.backends.child import GRACE_SECONDS, end, wait_for
-from hyperlax.backends.runs import FunctionError, Run, Worker, environments, timing_of
+from hyperlax.backends.runs import FunctionError, Run, Worker, environments, timing_of_runs
 from hyperlax.engine.assignment import PROCESS, seconds
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, UsageError, counted
@@ -159,7 +159,7 @@ class Processes(Backend):
         spent, self._spent = self._spent, Counter()
         since, self._since = self._since, seconds()
         wall = self._since - since
-        return timing_of(spent["seconds"], spent["steps"], wall, lane_segments=int(spent["segments"]))
+        return timing_of_runs(spent["seconds"], spent["steps"], wall, lane_segments=int(spent["segments"]))
 
     def close(self) -> None:
         """End all processes with what they have started: those that are idle by themselves, the others by TERM, then KILL."""

@@ -1,4 +1,4 @@
-"""A trial that trains in a worker process, as the process that holds the study sees it; that process, and what its slot gives it."""
+"""A trial that trains in a worker process, as the process that holds the study sees it, that process, and its slot."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax.backends.base import timing_of
 from hyperlax.backends.child import Child, end
 from hyperlax.engine.machine import cores, gpus
 from hyperlax.errors import OptionError, UsageError, counted
@@ -93,7 +94,7 @@ class Run:
     def timing(self) -> dict[str, Any]:
         """Return its cost, by the names of `timing.json`."""
         wall = self.interval.ended - self.interval.began if self.interval else 0.0
-        return timing_of(sum(self.seconds.values()), self.steps, wall, useful_lane_segments=self.segments)
+        return timing_of_runs(sum(self.seconds.values()), self.steps, wall, useful_lane_segments=self.segments)
 
     def result(self, task: Task, budget: int) -> SegmentResult:
         """Return its results so far."""
@@ -208,21 +209,17 @@ def _gpu_shares(amount: float) -> list[str]:
     return [",".join(names[first : first + each]) for first in range(0, len(names) - each + 1, each)]
 
 
-def timing_of(train_seconds: float, steps: int, wall_seconds: float, **more: int) -> dict[str, Any]:
+def timing_of_runs(train_seconds: float, steps: int, wall_seconds: float, **more: int) -> dict[str, Any]:
     """Return the content of a `timing.json`. Nothing is compiled for a function, and what it does is all training."""
-    return {
+    cost = {
         "programs_compiled": 0,
         "compile_seconds": 0.0,
         "train_seconds": float(train_seconds),
         "evaluate_seconds": 0.0,
         "wall_seconds": wall_seconds,
         "steps": steps,
-        "steps_per_second": steps / train_seconds if train_seconds else 0.0,
-        "peak_memory_bytes": None,
-        "lanes": 1,
-        "predicted_seconds": None,
-        **more,
     }
+    return timing_of(cost, 1, None, **more)
 
 
 def _listed(steps: Sequence[int]) -> str:

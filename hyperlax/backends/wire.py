@@ -195,7 +195,7 @@ def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
         if item.kind == RESULT:
             return read_done(desk.result(item) or b"").numbers
         ticket = desk.read(item)
-        return tuple(number for number, _ in ticket["trials"]) if ticket else ()
+        return ticket.numbers if ticket else ()
     except Exception as error:
         log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, " ".join(str(error).split()))
         return ()

@@ -130,7 +130,7 @@ class Work:
     @_patient
     def offer(self, batch: str, ticket: Ticket) -> None:
         """Let a batch wait for an agent."""
-        write_text(self.path(Item(batch, "", TICKET)), json_text(ticket, indent=None), is_durable=False)
+        write_text(self.path(Item(batch, "", TICKET)), json_text(vars(ticket), indent=None), is_durable=False)
 
     @_patient
     def read(self, item: Item) -> Ticket | None:

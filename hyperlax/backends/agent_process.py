@@ -205,7 +205,9 @@ class AgentProcess:
         training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
         training.engine, training.is_confirmation = digest, engine.is_confirmation
         self._training, self._engine = training, engine
-        self._say_slots(training.backend.slots)
+        if training.backend.slots != self._slots:
+            self._slots = training.backend.slots
+            log.info("This agent trains for the study in %s, on %s.", self._desk.study, counted(self._slots, "slot"))
         self._write_card()
         return True
 
@@ -218,12 +220,6 @@ class AgentProcess:
                 f"{self._desk.study}: the code in {self._recipe.path} is not what the leader has loaded. Put the file back and "
                 "start this agent again, or stop the study and resume it."
             )
-
-    def _say_slots(self, slots: int) -> None:
-        """Say for which study this agent trains, and on how many slots, unless it has said so."""
-        if slots != self._slots:
-            log.info("This agent trains for the study in %s, on %s.", self._desk.study, counted(slots, "slot"))
-        self._slots = slots
 
     def _hand_back(self) -> None:
         """Save what trains at its next evaluation, and let it wait for another agent."""

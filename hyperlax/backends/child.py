@@ -97,10 +97,7 @@ class Child:
         if not self.is_alive():
             return
         with suppress(OSError):  # it has just ended
-            if hasattr(os, "killpg"):
-                os.killpg(self.pid, number)
-            else:
-                self._process.send_signal(number)
+            os.killpg(self.pid, number)
         for pid in _with_mark(self._mark):
             with suppress(OSError):
                 if os.getpgid(pid) != self.pid:
@@ -113,7 +110,7 @@ def end(children: Collection[Child], grace: float | None = None) -> None:
         child.send(signal.SIGTERM)
     if not wait_for(children, GRACE_SECONDS if grace is None else grace):
         for child in children:
-            child.send(getattr(signal, "SIGKILL", signal.SIGTERM))
+            child.send(signal.SIGKILL)
         wait_for(children, GRACE_SECONDS)
 
 
@@ -147,8 +144,6 @@ def _has_group(pid: int) -> bool:
 
     Zombies are members for the system, and stay where nobody collects them, as in a container whose first process is this one.
     """
-    if not hasattr(os, "killpg"):
-        return False
     try:
         os.killpg(pid, 0)
     except OSError:

@@ -45,8 +45,7 @@ class OpenLanes(LanesBackend):
         """
         super().__init__(*args, **kwargs)
         self._may_shrink = may_shrink
-        self._spent: Counter[str] = Counter()
-        self._told: dict[str, float] = dict.fromkeys(SUMMED, 0)
+        self._spent, self._told = Counter[str](), Counter[str]()
         self._began = time.perf_counter()
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
@@ -112,18 +111,14 @@ class OpenLanes(LanesBackend):
 
         lane_segments: segments of all lanes, occupied or not.
         """
-        now = self.spent()
-        spent = {name: now[name] - self._told[name] for name in SUMMED}
-        self._told = now
-        lanes = sum(pool.session.program.lanes for pool in self._used if pool.group == SHARED)
-        return timing_of(spent, lanes, max(map(device.peak_memory_bytes, set(self._devices))))
-
-    def spent(self) -> dict[str, float]:
-        """Return the cost of all sessions in this process."""
         total = self._spent.copy()
         for pool in self._used:
             total.update(_spent(pool.session))
-        return {**{name: total[name] for name in SUMMED}, "wall_seconds": time.perf_counter() - self._began}
+        total["wall_seconds"] = time.perf_counter() - self._began
+        spent = {name: total[name] - self._told[name] for name in SUMMED}
+        self._told = total
+        lanes = sum(pool.session.program.lanes for pool in self._used if pool.group == SHARED)
+        return timing_of(spent, lanes, max(map(device.peak_memory_bytes, set(self._devices))))
 
     def _enter(self, trial: Trial, repetition: int, group: int) -> bool:
         if any(trial.number in pool.numbers for pool in self._used):

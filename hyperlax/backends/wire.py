@@ -65,7 +65,7 @@ class Engine:
             run_length=config.run_length,
             base=dotted(config.base),
             trials=[(trial.number, dotted(trial.config)) for trial in config.trials],
-            versions=versions(),
+            versions=installed(_DECIDING),
             device=device,
             lease=lease,
         )
@@ -104,11 +104,6 @@ def read_engine(text: str) -> Engine:
     return convert(json.loads(text), Engine, "a configuration")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide the bits of a result, without those that are not installed."""
-    return installed(_DECIDING)
-
-
 def digest_of(value: Any) -> str:
     """Return a short name for a value that JSON can hold."""
     return hashlib.sha256(json_text(value, indent=None).encode()).hexdigest()[:12]
@@ -128,7 +123,7 @@ def refusal(engine: Engine, device: str, any_device: bool) -> str | None:
 
     any_device: whether another kind of device is accepted.
     """
-    here = versions()
+    here = installed(_DECIDING)
     for package in sorted({*here, *engine.versions}):
         there = engine.versions.get(package, "none")
         if here.get(package, "none") != there:
@@ -141,10 +136,6 @@ def refusal(engine: Engine, device: str, any_device: bool) -> str | None:
             "Use agents with that kind of device; only `hyperlax agent --any-device` takes another."
         )
     return None
-
-
-class RemoteError(Exception):
-    """An exception of an agent. The type's name and the text are those of the exception there; its traceback is a note."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +201,7 @@ def _error_to_plain(error: Exception) -> dict[str, str]:
 
 
 def _error_from_plain(entry: Mapping[str, str]) -> Exception:
-    error = type(entry["type"], (RemoteError,), {})(entry["text"])
+    """Return an exception with the type's name and the text of one on an agent. Its traceback there is a note."""
+    error = type(entry["type"], (Exception,), {})(entry["text"])
     error.add_note(f"On the agent:\n{entry['traceback']}")
     return error

@@ -34,12 +34,11 @@ from typing import Any
 from benchmarks.bookkeeping import TrivialBackend, options, recipe
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.agents import Agents
-from hyperlax.backends.desk import TICKET, AgentCard
 from hyperlax.backends.local_agents import LocalAgents, StartedAgents
 from hyperlax.backends.ray_agents import RayAgents, make_desk
 from hyperlax.backends.ray_cluster import connected
 from hyperlax.backends.ray_desk import AgentDesk
-from hyperlax.backends.wire import BatchDone, pack_done, trials_of
+from hyperlax.backends.wire import TICKET, AgentCard, BatchDone, pack_done, trials_of
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.files import read_csv

@@ -12,9 +12,9 @@ from typing import Any
 
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend, EngineConfig, Evicted
-from hyperlax.backends.desk import Item
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import make_agents
+from hyperlax.backends.wire import Item
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.recipe import Recipe

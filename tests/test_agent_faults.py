@@ -22,10 +22,9 @@ from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Evicted
 from hyperlax.backends.child import beginning
-from hyperlax.backends.desk import TICKET, AgentCard, Item, Ticket
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.wire import pack_done, read_done
+from hyperlax.backends.wire import TICKET, AgentCard, Item, Ticket, pack_done, read_done
 from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.recipe import load

@@ -28,8 +28,7 @@ from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Backend
-from hyperlax.backends.desk import RESULT, AgentCard, Item, Ticket
-from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
+from hyperlax.backends.wire import RESULT, AgentCard, BatchDone, Engine, Item, Ticket, pack_done, read_done
 from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, UsageError

@@ -17,9 +17,8 @@ import pytest
 
 from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.base import EngineConfig
-from hyperlax.backends.desk import AgentCard
 from hyperlax.backends.local_agents import LocalAgents
-from hyperlax.backends.wire import Engine
+from hyperlax.backends.wire import AgentCard, Engine
 from hyperlax.backends.work import Work
 from hyperlax.cli import main
 from hyperlax.engine.checkpoint import CheckpointManager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperlax.backends.desk import Ticket
+from hyperlax.backends.wire import Ticket
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError

@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Batch
+from hyperlax.backends.agents import Batch, numbers_in
 from hyperlax.backends.base import Backend
-from hyperlax.backends.desk import NEWS, RESULT, AgentCard, Item, Ticket
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import OpenAgents
 from hyperlax.backends.open_training import OpenTraining
-from hyperlax.backends.wire import BatchDone, numbers_in, pack_done, read_done
+from hyperlax.backends.wire import NEWS, RESULT, AgentCard, BatchDone, Item, Ticket, pack_done, read_done
 from hyperlax.backends.work import Work
 from hyperlax.config.checks import checked
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata

@@ -25,12 +25,12 @@ import pytest
 from hyperlax import cli
 from hyperlax.backends import ray_desk
 from hyperlax.backends.base import Backend, BackendLost, EngineConfig
-from hyperlax.backends.desk import Item, Ticket
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.ray_agents import RayAgents
 from hyperlax.backends.ray_cluster import connected
 from hyperlax.backends.ray_desk import AgentDesk, DeskActor, LeaderDesk
+from hyperlax.backends.wire import Item, Ticket
 from hyperlax.backends.work import Work
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata

@@ -14,9 +14,8 @@ from datetime import datetime
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.child import beginning
-from hyperlax.backends.desk import TICKET, AgentCard, Item, Ticket, name_of_agent
 from hyperlax.backends.open_training import OpenTraining
-from hyperlax.backends.wire import Engine, read_engine, refusal
+from hyperlax.backends.wire import TICKET, AgentCard, Engine, Item, Ticket, name_of_agent, read_engine, refusal
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError, counted

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hyperlax.backends.base import Backend, Evicted
-from hyperlax.backends.desk import ALONE, TICKET, Item, Ticket
-from hyperlax.backends.wire import BatchDone, pack_done, trials_of
+from hyperlax.backends.wire import ALONE, TICKET, BatchDone, Item, Ticket, pack_done, trials_of
 from hyperlax.backends.work import Work
 from hyperlax.errors import HyperlaxError, numbered
 from hyperlax.hyperparams import Config

@@ -13,9 +13,8 @@ from typing import Any
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
 from hyperlax.backends.child import is_known_dead
-from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Item, Ticket
 from hyperlax.backends.local_agents import StartedAgents
-from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
+from hyperlax.backends.wire import LEASE_SECONDS, RESULT, TICKET, BatchDone, Engine, Item, Ticket, digest_of, read_done
 from hyperlax.backends.work import Work
 from hyperlax.errors import numbered
 from hyperlax.fields import dotted
@@ -327,3 +326,15 @@ class Agents(Backend):
         """Forget a batch."""
         del self._batches[batch.name]
         self._desk.forget(batch.name)
+
+
+def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
+    """Return the trials of an item; none if it cannot be read."""
+    try:
+        if item.kind == RESULT:
+            return read_done(desk.result(item) or b"").numbers
+        ticket = desk.read(item)
+        return ticket.numbers if ticket else ()
+    except Exception as error:
+        log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, " ".join(str(error).split()))
+        return ()

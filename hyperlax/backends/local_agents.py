@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hyperlax.backends.base import BackendLost
 from hyperlax.backends.child import GRACE_SECONDS, Child, end, wait_for
-from hyperlax.backends.desk import agents_of_process
+from hyperlax.backends.wire import agents_of_process
 from hyperlax.engine.machine import memory_share
 from hyperlax.errors import STOPPED, counted
 

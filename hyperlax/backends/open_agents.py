@@ -13,9 +13,8 @@ from typing import Any
 
 from hyperlax.backends.agents import Agents, Batch
 from hyperlax.backends.base import MOST_LOSSES, SHARED, SUMMED, Backend, EngineConfig, Evicted, LostError, timing_of
-from hyperlax.backends.desk import ALONE, LEASE_SECONDS, NEWS, Item
 from hyperlax.backends.local_agents import StartedAgents
-from hyperlax.backends.wire import BatchDone, read_done
+from hyperlax.backends.wire import ALONE, LEASE_SECONDS, NEWS, BatchDone, Item, read_done
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.trial import WHERE, Plan, Trial

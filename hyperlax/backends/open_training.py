@@ -9,8 +9,7 @@ from typing import Any
 
 from hyperlax.backends.agent_training import Batch, Training
 from hyperlax.backends.base import SHARED, Evicted
-from hyperlax.backends.desk import ALONE, CLAIM, NEWS, Item, Ticket
-from hyperlax.backends.wire import BatchDone, pack_done
+from hyperlax.backends.wire import ALONE, CLAIM, NEWS, BatchDone, Item, Ticket, pack_done
 from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.errors import numbered
 from hyperlax.trial import SegmentResult

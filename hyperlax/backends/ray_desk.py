@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.backends.base import BackendLost
-from hyperlax.backends.desk import NEWS, RESULT, TICKET, Item, Ticket
+from hyperlax.backends.wire import NEWS, RESULT, TICKET, Item, Ticket
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.files import replacing, staying

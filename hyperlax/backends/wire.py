@@ -1,6 +1,8 @@
-"""What travels between a leader and its agents: configurations of backends and trials as JSON, results as MessagePack.
+"""What lies on the desk between a leader and its agents: configurations and trials as JSON, results as MessagePack.
 
-An array in a result is in numpy's own format, without pickles.
+A batch waits as a `TICKET`, is trained by the agent that has its `CLAIM`, and has a `RESULT` once it is trained. Where lanes are
+refilled, a batch is one trial. Its agent puts `NEWS` on the desk after every segment and keeps the claim until the leader removes
+it. `work` keeps a desk in a directory. An array in a result is in numpy's own format, without pickles.
 """
 
 from __future__ import annotations
@@ -8,19 +10,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
+import os
+import re
+import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from traceback import format_exception
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.lib.format import read_array, write_array
 
 from hyperlax.backends.base import EngineConfig
-from hyperlax.backends.desk import RESULT, Item
-from hyperlax.backends.work import Work
 from hyperlax.engine.machine import installed
 from hyperlax.fields import dotted, filled
 from hyperlax.files import convert, json_text
@@ -28,14 +30,80 @@ from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.trial import SegmentResult, Trial
 
-log = logging.getLogger(__name__)
-
+LEASE_SECONDS = 60.0
+"""Seconds after which an agent that did not renew its claim has lost it."""
+TICKET, CLAIM, RESULT, NEWS = "ticket", "claim", "result", "news"
+ALONE = "a"
+"""First letter of a batch, usually b, whose agent may train only batches of its group at the same time."""
 _DECIDING = ("hyperlax", "jax", "jaxlib")
 """The packages whose version decides the bits of a result."""
 _OF_RECIPE = ("space", "task")
 _NOT_JSON = ("base", "run_length", "trials", "configs", "devices", "mlflow")
 _NOT_DECIDING = ("num_trials", "super_batch", "slots", "lanes", "compilation_cache", "mlflow")
 """Fields of a configuration, and entries of its choice of programs, that plan a study and decide no result."""
+
+
+class Item(NamedTuple):
+    """A batch on the desk, or news, which have a number in its place. kind: `TICKET`, `CLAIM`, `RESULT` or `NEWS`.
+
+    agent: the claim's or that of the news, else "".
+    """
+
+    batch: str
+    agent: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """The content of a ticket, and of the claim that it becomes.
+
+    engine: the configuration that the agent needs. trials: number and values of each. group: as in `Backend.enter`. losses: how
+    often an agent has lost it.
+    """
+
+    engine: str
+    trials: list[tuple[int, dict[str, Any]]]
+    repetition: int = 0
+    group: int = 0
+    losses: int = 0
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(number for number, _ in self.trials)
+
+
+@dataclass(frozen=True)
+class AgentCard:
+    """An agent's description of itself.
+
+    device: the kind, or words if any will do. batches: batch -> its trials and how many evaluations of how many are done.
+    engine: the configuration that it is ready for. machine, lanes, packing: what its backend is then, see `Backend`. beginning:
+    that of its process, see `child`. is_confirmation: whether it confirms the batches.
+    """
+
+    host: str
+    process: int
+    device: str
+    slots: int
+    began: str
+    batches: dict[str, tuple[list[int], int, int]]
+    engine: str = ""
+    machine: str = ""
+    lanes: int = 1
+    packing: dict[str, Any] = field(default_factory=dict)
+    beginning: str = ""
+    is_confirmation: bool = False
+
+
+def name_of_agent() -> str:
+    """Return a name for this process that no other process has, on any host."""
+    return f"{agents_of_process(os.getpid())}{os.urandom(2).hex()}"
+
+
+def agents_of_process(pid: int) -> str:
+    """Return the beginning of the names of a process's agents, on this host."""
+    return f"{re.sub(r'[^A-Za-z0-9_]', '-', socket.gethostname())[:40]}-{pid}-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,18 +246,6 @@ def _to_plain(value: Any) -> Any:
 def _from_plain(kind: type, plain: Any) -> Any:
     """Return the array or the exception that `_to_plain` took."""
     return read_array(io.BytesIO(plain), allow_pickle=False) if kind is np.ndarray else _error_from_plain(plain)
-
-
-def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
-    """Return the trials of an item; none if it cannot be read."""
-    try:
-        if item.kind == RESULT:
-            return read_done(desk.result(item) or b"").numbers
-        ticket = desk.read(item)
-        return ticket.numbers if ticket else ()
-    except Exception as error:
-        log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, " ".join(str(error).split()))
-        return ()
 
 
 def _error_to_plain(error: Exception) -> dict[str, str]:

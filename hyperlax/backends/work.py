@@ -23,7 +23,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast
 
-from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
+from hyperlax.backends.wire import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
 from hyperlax.errors import HyperlaxError, UsageError, format_time, numbered
 from hyperlax.files import (

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend, EngineConfig, narrowest
-from hyperlax.backends.desk import LEASE_SECONDS, AgentCard
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, StartedAgents, shares
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.wire import Engine
+from hyperlax.backends.wire import LEASE_SECONDS, AgentCard, Engine
 from hyperlax.backends.work import Work
 from hyperlax.config.stored import read_arguments
 from hyperlax.engine.checkpoint import CheckpointManager

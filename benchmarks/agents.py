@@ -134,7 +134,7 @@ def place(desk: Work, directory: Path) -> Place:
         recipe=recipe(),
         make_backend=lambda config, checkpoints: TrivialBackend(),  # pyright: ignore[reportArgumentType]
         checkpoints=lambda is_confirmation: CheckpointManager(directory / "checkpoints", 60.0),
-        device_of=lambda config: "",
+        device_kind=lambda config: "",
         is_over=lambda: False,
         is_led=lambda: True,
     )

@@ -72,7 +72,7 @@ def place_of(directory: Path, recipe: Recipe, backend: FakeBackend, **changes: A
         "recipe": recipe,
         "make_backend": backend.bind,
         "checkpoints": lambda is_confirmation: CheckpointManager(directory / "checkpoints", 60.0),
-        "device_of": lambda config: DEVICE,
+        "device_kind": lambda config: DEVICE,
         "is_over": lambda: False,
         "is_led": lambda: True,
     }

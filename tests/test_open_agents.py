@@ -26,7 +26,7 @@ from hyperlax.config.checks import checked
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.errors import OptionError
 from hyperlax.recipe import load
-from hyperlax.study.leading import device_of
+from hyperlax.study.leading import device_kind
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.study_run import local_backend
 from tests.agents_at_work import Slow, at_work, claimed, leading, meanwhile, place_of
@@ -460,7 +460,7 @@ def test_lanes_of_a_program_continue_on_another_agent_to_the_same_bits(tmp_path:
         recipe=load(str(SMALL)),
         make_backend=local_backend,
         checkpoints=lambda is_confirmation: CheckpointManager(study / "checkpoints", 0.0),
-        device_of=device_of,
+        device_kind=device_kind,
         is_over=is_over.is_set,
         is_led=lambda: True,
     )

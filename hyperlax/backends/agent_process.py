@@ -36,7 +36,7 @@ class Place:
       recipe: The study's recipe. load: loads it again from its file, if it has one.
       make_backend: Returns the backend of this machine.
       checkpoints: Returns the saved batches of the search, or of the confirmation.
-      device_of: Returns the kind of this machine's device, "" if any will do.
+      device_kind: Returns the kind of this machine's device, "" if any will do.
       is_over: Returns whether the study is finished. is_led: whether a process leads it. trains_alone: whether that has no agents.
     """
 
@@ -44,7 +44,7 @@ class Place:
     recipe: Recipe
     make_backend: Callable[[EngineConfig, CheckpointManager], Backend]
     checkpoints: Callable[[bool], CheckpointManager]
-    device_of: Callable[[EngineConfig], str]
+    device_kind: Callable[[EngineConfig], str]
     is_over: Callable[[], bool]
     is_led: Callable[[], bool]
     trains_alone: Callable[[], bool] = lambda: False
@@ -195,11 +195,11 @@ class AgentProcess:
         self._hand_back()
         self._load(engine.config["code"])
         config = engine.config_for(self._recipe)
-        device = self._place.device_of(config)
-        if problem := refusal(engine, device, self._any_device):
+        device_kind = self._place.device_kind(config)
+        if problem := refusal(engine, device_kind, self._any_device):
             raise UsageError(f"{self._desk.study}: {problem}")
         checkpoints = self._place.checkpoints(engine.is_confirmation).owned_by(self.name)
-        parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device, config.base
+        parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device_kind, config.base
         is_open = config.kind == "refilled"
         training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
         training.engine, training.is_confirmation = digest, engine.is_confirmation
@@ -258,10 +258,21 @@ class AgentProcess:
             name: (list(batch.numbers), training.segments(batch), whole)
             for name, batch in tuple(training.batches.items())
         }
-        where, backend = training.where, training.backend
-        choice = training.engine, backend.device, backend.lanes, dict(backend.packing)
-        about = backend.slots, self._began, batches, *choice, self._beginning, training.is_confirmation
-        card = AgentCard(where["host"], os.getpid(), where["device"], *about)
+        backend = training.backend
+        card = AgentCard(
+            host=training.where["host"],
+            process=os.getpid(),
+            device=backend.device,
+            slots=backend.slots,
+            began=self._began,
+            batches=batches,
+            engine=training.engine,
+            device_kind=training.device_kind,
+            lanes=backend.lanes,
+            packing=dict(backend.packing),
+            beginning=self._beginning,
+            is_confirmation=training.is_confirmation,
+        )
         try:
             self._desk.write_card(self.name, card)
         except OSError as error:  # the leases say that it lives; whether the study is there is looked at elsewhere

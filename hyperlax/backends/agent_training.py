@@ -56,10 +56,11 @@ class Training(ABC):
 
     engine, is_confirmation = "", False
 
-    def __init__(self, desk: Work, agent: str, backend: Backend, device: str, base: Config):
-        """Make one without batches. device: the kind of device, "" if any will do. base: a configuration of the trials' kind."""
+    def __init__(self, desk: Work, agent: str, backend: Backend, device_kind: str, base: Config):
+        """Make one without batches. device_kind: see `Engine`. base: a configuration of the trials' kind."""
         self._desk, self._agent, self.backend, self._base = desk, agent, backend, base
-        self.where = {"agent": agent, "host": socket.gethostname(), "device": device or backend.device}
+        self.device_kind = device_kind
+        self.where = {"agent": agent, "host": socket.gethostname(), "device": device_kind or backend.device}
         self.batches: dict[str, Batch] = {}
 
     def is_sound(self, ticket: Ticket) -> bool:
@@ -109,21 +110,22 @@ class Training(ABC):
     def has_room(self) -> bool:
         """True if another batch may be claimed."""
 
-    @abstractmethod
     def wants(self, item: Item, ticket: Ticket) -> bool:
-        """Return whether to claim a batch that waits. The batches are asked about in order, and then `start` is called."""
+        """Return whether to claim a batch that waits: not one that was lost here, which is not noticed yet.
 
-    @abstractmethod
+        The batches are asked about in order, and then `start` is called.
+        """
+        return not self._is_known(item)
+
     def start(self) -> None:
-        """Let the batches that were claimed begin."""
+        """Let the batches that were claimed begin, unless they have."""
 
     @abstractmethod
     def advance(self) -> None:
         """Train to the next evaluation of a batch, and give the leader what is to be told."""
 
-    @abstractmethod
     def look(self) -> None:
-        """Check what the leader has decided, while nothing trains."""
+        """Check what the leader has decided, if anything, while nothing trains."""
 
     @abstractmethod
     def _add(self, batch: Batch) -> None: ...
@@ -152,16 +154,6 @@ class ClosedTraining(Training):
     def has_room(self) -> bool:
         """True if another batch may be claimed."""
         return len(self.batches) < self.backend.slots
-
-    def wants(self, item: Item, ticket: Ticket) -> bool:
-        """Return whether to claim a batch that waits: unless it was lost here, and that is not noticed yet."""
-        return not self._is_known(item)
-
-    def start(self) -> None:
-        """Do nothing: batches begin when they are claimed."""
-
-    def look(self) -> None:
-        """Do nothing: nothing is decided about closed batches."""
 
     def advance(self) -> None:
         """Train to the next evaluation of a batch, and give the leader the batches that have ended."""

@@ -60,14 +60,14 @@ class Agents(Backend):
         desk: Work,
         planner: Backend,
         config: EngineConfig,
-        device: str,
+        device_kind: str,
         local: StartedAgents,
         lease: float = LEASE_SECONDS,
     ):
-        """Make a backend. planner: has the programs, and plans batches. device: see `Engine`. local: the agents that it starts."""
+        """Make a backend. planner: has the programs, and plans batches. device_kind: see `Engine`. local: those that it starts."""
         self._desk, self._planner, self._config, self._local, self._lease = desk, planner, config, local, lease
         self.lanes, self.slots, self.device = planner.lanes, planner.slots, planner.device
-        self._device = device
+        self._device_kind = device_kind
         self._engine = ""
         self._batches: dict[str, Batch] = {}
         self._planned: set[str] = set()
@@ -171,7 +171,7 @@ class Agents(Backend):
         The configuration is written the first time.
         """
         if not self._engine:
-            engine = Engine.of(self._config, self._planner.packing, self._device, self._lease)
+            engine = Engine.of(self._config, self._planner.packing, self._device_kind, self._lease)
             self._engine = engine.digest
             self._desk.set_stopping(False)
             self._desk.put_engine(self._engine, engine.to_json())

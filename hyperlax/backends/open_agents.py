@@ -168,11 +168,11 @@ def make_agents(
     desk: Work,
     planner: Backend,
     config: EngineConfig,
-    device: str,
+    device_kind: str,
     local: StartedAgents,
     checkpoints: CheckpointManager | None,
     lease: float = LEASE_SECONDS,
 ) -> Agents:
     """Return the backend of a leader; see `Agents` and `OpenAgents`."""
-    parts = desk, planner, config, device, local, lease
+    parts = desk, planner, config, device_kind, local, lease
     return OpenAgents(*parts, checkpoints=checkpoints) if config.kind == "refilled" else Agents(*parts)

@@ -77,9 +77,9 @@ class Ticket:
 class AgentCard:
     """An agent's description of itself.
 
-    device: the kind, or words if any will do. batches: batch -> its trials and how many evaluations of how many are done.
-    engine: the configuration that it is ready for. machine, lanes, packing: what its backend is then, see `Backend`. beginning:
-    that of its process, see `child`. is_confirmation: whether it confirms the batches.
+    batches: batch -> its trials and how many evaluations of how many are done. engine: the configuration that it is ready for.
+    device, slots, lanes, packing: those of its backend then. device_kind: see `Engine`. beginning: see `child`. is_confirmation:
+    whether it confirms the batches.
     """
 
     host: str
@@ -89,7 +89,7 @@ class AgentCard:
     began: str
     batches: dict[str, tuple[list[int], int, int]]
     engine: str = ""
-    machine: str = ""
+    device_kind: str = ""
     lanes: int = 1
     packing: dict[str, Any] = field(default_factory=dict)
     beginning: str = ""
@@ -112,7 +112,8 @@ class Engine:
 
     config: the fields of `EngineConfig` that are JSON. Its `mlflow` has no address, which may hold a password. base: the values of
     the base configuration. trials: number and values of each. The recipe has the rest.
-    versions, device: what agents have to have; any device if it is "". lease: see `work`.
+    versions, device_kind: what agents have to have: the packages and the kind of device by which the bits of results differ; any
+    device if it is "". lease: see `work`.
     """
 
     config: dict[str, Any]
@@ -120,11 +121,11 @@ class Engine:
     base: dict[str, Any]
     trials: list[tuple[int, dict[str, Any]]]
     versions: dict[str, str]
-    device: str
+    device_kind: str
     lease: float
 
     @classmethod
-    def of(cls, config: EngineConfig, chosen: Mapping[str, Any] | None, device: str, lease: float) -> Engine:
+    def of(cls, config: EngineConfig, chosen: Mapping[str, Any] | None, device_kind: str, lease: float) -> Engine:
         """Return the configuration of a leader. chosen: its choice of programs, None if agents are to choose."""
         own = {name: value for name, value in vars(config).items() if name not in (*_OF_RECIPE, *_NOT_JSON)}
         experiment = {"experiment": config.mlflow["experiment"]} if config.mlflow else None
@@ -134,7 +135,7 @@ class Engine:
             base=dotted(config.base),
             trials=[(trial.number, dotted(trial.config)) for trial in config.trials],
             versions=installed(_DECIDING),
-            device=device,
+            device_kind=device_kind,
             lease=lease,
         )
 
@@ -186,8 +187,8 @@ def trials_of(stored: Sequence[tuple[int, Mapping[str, Any]]], base: Config) -> 
     return tuple(Trial(number, filled(base, values)) for number, values in stored)
 
 
-def refusal(engine: Engine, device: str, any_device: bool) -> str | None:
-    """Return why a machine would not give the study's results to the bit, None if it would. device: its own.
+def refusal(engine: Engine, device_kind: str, any_device: bool) -> str | None:
+    """Return why a machine would not give the study's results to the bit, None if it would. device_kind: its own.
 
     any_device: whether another kind of device is accepted.
     """
@@ -198,9 +199,9 @@ def refusal(engine: Engine, device: str, any_device: bool) -> str | None:
             return (
                 f"its leader has {package} {there}, this agent {here.get(package, 'none')}. Install the same version."
             )
-    if engine.device and device != engine.device and not any_device:
+    if engine.device_kind not in ("", device_kind) and not any_device:
         return (
-            f"it trains on {engine.device}, and this machine has {device}, where results differ in their last bits. "
+            f"it trains on {engine.device_kind}, and this machine has {device_kind}, where results differ in their last bits. "
             "Use agents with that kind of device; only `hyperlax agent --any-device` takes another."
         )
     return None

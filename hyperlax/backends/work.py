@@ -382,7 +382,7 @@ def agents_in_words(study: Path, is_led: bool) -> list[str]:
         ]
         does = f"{'confirms ' if card.is_confirmation else ''}{', '.join(trained)}" if trained else "waits"
         lines.append(
-            f"{agent} on {card.host}, {card.device}, since {format_time(card.began)}: {does}; "
+            f"{agent} on {card.host}, {card.device_kind or card.device}, since {format_time(card.began)}: {does}; "
             f"last heard of {heard.get(agent, max(0.0, now - written)):.0f} s ago"
         )
     return lines

@@ -66,7 +66,7 @@ def run_with_agents(
             return first.make_backend(config, checkpoints)
         planner = local_backend(config, checkpoints)
         local.shares = local.shares or _shares(count, planner.slots, config)
-        return make_agents(work, planner, config, device_of(config), local, checkpoints)
+        return make_agents(work, planner, config, device_kind(config), local, checkpoints)
 
     try:
         return run(make_backend=make_backend, stop=None if count else stop)
@@ -86,7 +86,7 @@ def _shares(count: int, slots: int, config: EngineConfig) -> list[Share]:
     return shares(count, slots, devices=list(found) if config.devices or len(found) > 1 else ())
 
 
-def device_of(config: EngineConfig) -> str:
+def device_kind(config: EngineConfig) -> str:
     """Return the kind of this machine's device, which decides the bits of a program's results; "" for what trains in processes."""
     if not config.has_programs:
         return ""
@@ -118,7 +118,7 @@ class FirstAgent:
 
         If a stop is requested meanwhile, the backend is planned for this machine, and trains nothing.
         """
-        card, device = self._card or self._wait(config), ""
+        card = self._card or self._wait(config)
         if card is None:
             planner = local_planner(config, checkpoints)
         else:
@@ -126,9 +126,9 @@ class FirstAgent:
             width = config.super_batch or narrowest(card.lanes * slots, config.num_trials)
             chosen = {**card.packing, "super_batch": width} if config.chosen is None else config.chosen
             planner = local_planner(replace(config, chosen=chosen), checkpoints)
-            planner.slots, planner.device = slots, card.machine
-            device = card.device if config.has_programs else ""
-        return make_agents(self._desk, planner, config, device, self._agents, checkpoints, self._lease)
+            planner.slots, planner.device = slots, card.device
+        kind = card.device_kind if card else ""
+        return make_agents(self._desk, planner, config, kind, self._agents, checkpoints, self._lease)
 
     def _wait(self, config: EngineConfig) -> AgentCard | None:
         """Return the card of an agent that has chosen, or of any if the choice is known. Return None if a stop is requested."""
@@ -195,7 +195,7 @@ def join(
         load=load,
         make_backend=make_backend,
         checkpoints=checkpoints,
-        device_of=device_of,
+        device_kind=device_kind,
         is_over=is_over,
         is_led=lambda: is_started or is_led(),  # who started it says who leads
         trains_alone=trains_alone,

@@ -25,7 +25,7 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.machine import leave_gpu_memory, memory_share
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.recipe import Recipe
-from hyperlax.study.leading import FirstAgent, device_of
+from hyperlax.study.leading import FirstAgent, device_kind
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.study_run import local_backend
 from hyperlax.tasks import Command, Function, Task
@@ -103,7 +103,7 @@ def train(actor: Any, about: Mapping[str, Any], with_address: Callable[[EngineCo
                 recipe=receive(about["recipe"], root / "recipe"),
                 make_backend=make_backend,
                 checkpoints=desk.checkpoints,
-                device_of=device_of,
+                device_kind=device_kind,
                 is_over=lambda: False,
                 is_led=lambda: True,
             )

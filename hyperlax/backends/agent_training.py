@@ -119,6 +119,7 @@ class Training(ABC):
 
     def start(self) -> None:
         """Let the batches that were claimed begin, unless they have."""
+        return
 
     @abstractmethod
     def advance(self) -> None:
@@ -126,6 +127,7 @@ class Training(ABC):
 
     def look(self) -> None:
         """Check what the leader has decided, if anything, while nothing trains."""
+        return
 
     @abstractmethod
     def _add(self, batch: Batch) -> None: ...

@@ -61,7 +61,7 @@ class ClosedBatches(LanesBackend):
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         """Queue trials, one batch of `plan`, for a slot. Return all their numbers."""
-        self._queue.append(_Batch(self._task.program(trials[0]), 0, group, trials=tuple(trials)))
+        self._queue.append(_Batch(self._task.program(trials[0]), 0, trials=tuple(trials)))
         return [trial.number for trial in trials]
 
     def begin(self) -> None:

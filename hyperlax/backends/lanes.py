@@ -38,7 +38,6 @@ class Lanes:
 
     algorithm: Any
     slot: int
-    group: int
     training: Future[None] | None = None
     is_broken: bool = False
     leaving: set[int] = field(default_factory=set)

@@ -23,6 +23,7 @@ from hyperlax.trial import SegmentResult, Trial
 class _Pool(Lanes):
     """A session for the trials of one group. copies: pairs of a source's number and the trial that continues from it."""
 
+    group: int
     session: LaneSession
     copies: list[tuple[int, Trial]] = field(default_factory=list)
 
@@ -151,7 +152,7 @@ class OpenLanes(LanesBackend):
         taken = {pool.session.place[1] for pool in self._used if pool.slot == slot}
         index = next(index for index in itertools.count() if index not in taken)
         session = self._session(algorithm, slot, self._programs.lanes_of(algorithm), index)
-        pool = _Pool(algorithm, slot, group, session=session)
+        pool = _Pool(algorithm, slot, group=group, session=session)
         self._used.append(pool)
         return pool
 

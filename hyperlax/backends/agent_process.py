@@ -15,7 +15,7 @@ from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.child import beginning
 from hyperlax.backends.open_training import OpenTraining
-from hyperlax.backends.wire import TICKET, AgentCard, Engine, Item, Ticket, name_of_agent, read_engine, refusal
+from hyperlax.backends.wire import TICKET, AgentCard, Item, Ticket, name_of_agent, read_engine, refusal
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError, counted
@@ -75,7 +75,6 @@ class AgentProcess:
         self.name, self._began = name or name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
         self._beginning, self._recipe = beginning(os.getpid()), place.recipe
         self._training: Training | None = None
-        self._engine: Engine | None = None
         self._found, self._has_said, self._slots = "", False, 0
         self._damaged: set[Item] = set()
         self._over = threading.Event()
@@ -186,8 +185,8 @@ class AgentProcess:
 
     def _prepare(self, digest: str) -> bool:
         """Make the backend of a configuration, unless another one trains. Return whether it is there."""
-        if self._training is not None and (digest == self._training.engine or self._training.batches):
-            return digest == self._training.engine
+        if self._training is not None and (digest == self._training.digest or self._training.batches):
+            return digest == self._training.digest
         try:
             engine = read_engine(self._desk.engine(digest) or "")
         except (UsageError, ValueError):
@@ -202,8 +201,8 @@ class AgentProcess:
         parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device_kind, config.base
         is_open = config.kind == "refilled"
         training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
-        training.engine, training.is_confirmation = digest, engine.is_confirmation
-        self._training, self._engine = training, engine
+        training.engine, training.digest = engine, digest
+        self._training = training
         if training.backend.slots != self._slots:
             self._slots = training.backend.slots
             log.info("This agent trains for the study in %s, on %s.", self._desk.study, counted(self._slots, "slot"))
@@ -233,11 +232,11 @@ class AgentProcess:
         renewed = 0.0
         while not self._over.is_set():
             self._desk.wait()
-            training, engine, now = self._training, self._engine, time.monotonic()
-            if training is None or engine is None:
+            training, now = self._training, time.monotonic()
+            if training is None:
                 continue
             with suppress(OSError):  # a file server may be away for some seconds
-                if now - renewed > engine.lease / 6:
+                if now - renewed > training.engine.lease / 6:
                     renewed = now
                     self._renew(training)
                 if training.is_busy and (self._desk.is_stopping() or training.has_news()):
@@ -250,10 +249,10 @@ class AgentProcess:
         self._write_card()
 
     def _write_card(self) -> None:
-        training, engine = self._training, self._engine
-        if training is None or engine is None:
+        training = self._training
+        if training is None:
             return
-        whole = engine.run_length.num_evaluations
+        whole = training.engine.run_length.num_evaluations
         batches = {
             name: (list(batch.numbers), training.segments(batch), whole)
             for name, batch in tuple(training.batches.items())
@@ -266,12 +265,12 @@ class AgentProcess:
             slots=backend.slots,
             began=self._began,
             batches=batches,
-            engine=training.engine,
+            engine=training.digest,
             device_kind=training.device_kind,
             lanes=backend.lanes,
             packing=dict(backend.packing),
             beginning=self._beginning,
-            is_confirmation=training.is_confirmation,
+            is_confirmation=training.engine.is_confirmation,
         )
         try:
             self._desk.write_card(self.name, card)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hyperlax.backends.base import Backend, Evicted
-from hyperlax.backends.wire import ALONE, TICKET, BatchDone, Item, Ticket, pack_done, trials_of
+from hyperlax.backends.wire import ALONE, TICKET, BatchDone, Engine, Item, Ticket, pack_done, trials_of
 from hyperlax.backends.work import Work
 from hyperlax.errors import HyperlaxError, numbered
 from hyperlax.hyperparams import Config
@@ -50,11 +50,11 @@ class Batch:
 class Training(ABC):
     """The batches that an agent has claimed, and their training. One thread uses it; others may read `batches` and properties.
 
-    where: the entries of `timing.json` that say where they train. engine: the name of their configuration. is_confirmation: whether
-    it is that of a confirmation.
+    where: the entries of `timing.json` that say where they train. engine, digest: their configuration, and its name.
     """
 
-    engine, is_confirmation = "", False
+    engine: Engine
+    digest = ""
 
     def __init__(self, desk: Work, agent: str, backend: Backend, device_kind: str, base: Config):
         """Make one without batches. device_kind: see `Engine`. base: a configuration of the trials' kind."""
@@ -166,7 +166,7 @@ class ClosedTraining(Training):
             self._forget(batch)
 
     def _add(self, batch: Batch) -> None:
-        log.info("%s %s.", "Confirming" if self.is_confirmation else "Training", numbered(batch.numbers))
+        log.info("%s %s.", "Confirming" if self.engine.is_confirmation else "Training", numbered(batch.numbers))
         self._enter(batch)
 
     def _enter(self, batch: Batch) -> None:

@@ -134,17 +134,16 @@ class Backend(Protocol):
 
     A trial enters, advances segment by segment, and leaves. There are two kinds of backend. In one, trials wait for a decision
     after every segment (pruning, racing, populations). In the other, they train to their end without decisions (closed batches).
-    The loop is the same for both. Members with a body here suit most backends.
+    The loop is the same for both. A subclass needs what ends with `...` here, and of the rest what it has something to do for.
+
+    device: what it trains on, in words. packing: its choice of programs and lanes, as JSON. A study stores it and passes it to the
+    backend when it is resumed.
     """
 
     device: str
     lanes: int
     slots: int
-
-    @property
-    def packing(self) -> Mapping[str, Any]:
-        """Choice of programs and lanes, as JSON. A study stores it and passes it to the backend when it is resumed."""
-        ...
+    packing: Mapping[str, Any]
 
     @property
     def occupied(self) -> int:
@@ -179,7 +178,6 @@ class Backend(Protocol):
 
     def begin(self) -> None:
         """Start the training that `advance` waits for, in the background."""
-        ...
 
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Block until at least one trial has new results. Return the new results of all trials, by number."""
@@ -195,7 +193,6 @@ class Backend(Protocol):
 
     def leave(self, number: int) -> None:
         """Free the lane of a trial once its current segment has ended. `advance` reports nothing more about the trial."""
-        ...
 
     def stop(self) -> None:
         """Ask closed batches to end after their current segment. Signal handlers call this, so it only sets a flag."""
@@ -205,7 +202,6 @@ class Backend(Protocol):
 
     def save(self) -> None:
         """Save all lanes between two segments. Wait for running segments first."""
-        ...
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
         """Restore the saved unfinished trials, and return their results so far. trials: at least these. No trial is in a lane.
@@ -224,4 +220,3 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release threads and lanes."""
-        ...

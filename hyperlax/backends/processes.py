@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from threading import Thread
 from typing import Any
@@ -42,7 +42,7 @@ class Processes(Backend):
         self.device = counted(self.slots, "worker process")
         width = config.super_batch or narrowest(self.slots, config.num_trials)
         chosen = config.chosen or {}
-        self._packing = {"super_batch": chosen.get("super_batch", width), "slots": chosen.get("slots", self.slots)}
+        self.packing = {"super_batch": chosen.get("super_batch", width), "slots": chosen.get("slots", self.slots)}
         self._is_refilled = config.kind == "refilled"
         self._races = self._is_refilled and (config.trial_seeds or 1) > config.num_seeds
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -56,11 +56,6 @@ class Processes(Backend):
         self._spent: Counter[str] = Counter()
         self._runs, self._since, self._is_stopping, self._is_woken = 0, seconds(), False, False
         self._source = task.source() or {"recipe": str(task.path)}
-
-    @property
-    def packing(self) -> Mapping[str, Any]:
-        """Size of a super-batch, and the slots for which it was chosen."""
-        return self._packing
 
     @property
     def occupied(self) -> int:
@@ -83,7 +78,7 @@ class Processes(Backend):
         """
         entered = []
         for trial in trials:
-            if self._is_refilled and self.occupied >= max(self.slots, self._packing["slots"]):
+            if self._is_refilled and self.occupied >= max(self.slots, self.packing["slots"]):
                 break
             if trial.number in self._numbers():
                 continue

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 GRACE_SECONDS = 10.0
 """Time between TERM and KILL."""
@@ -24,7 +24,13 @@ class Child:
 
     A Ctrl-C in the terminal does not reach it. What it starts belongs to its group and ends with it. On Linux so do processes that
     have left the group, such as daemons: they have inherited a variable of its environment that no other process has.
+
+    pid: the process and its group. input, output, error: its standard streams, None if they are not pipes.
     """
+
+    input: Any
+    output: Any
+    error: Any
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None, **streams: Any):
         """Start a process. streams: `stdin`, `stdout`, `stderr` and `cwd` as in `subprocess.Popen`.
@@ -34,31 +40,9 @@ class Child:
         mark = f"HYPERLAX_PROCESS_{uuid.uuid4().hex}"
         self._mark = f"{mark}=1".encode()
         environment = {**(os.environ if environment is None else environment), mark: "1"}
-        self._process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+        self._process = child = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+        self.pid, self.input, self.output, self.error = child.pid, child.stdin, child.stdout, child.stderr
         self._is_over = False
-
-    @property
-    def pid(self) -> int:
-        """The process and its group."""
-        return self._process.pid
-
-    @property
-    def input(self) -> IO[bytes]:
-        """Its standard input, if that is a pipe."""
-        assert self._process.stdin is not None
-        return self._process.stdin
-
-    @property
-    def output(self) -> IO[bytes]:
-        """Its standard output, if that is a pipe."""
-        assert self._process.stdout is not None
-        return self._process.stdout
-
-    @property
-    def error(self) -> IO[bytes]:
-        """Its standard error, if that is a pipe."""
-        assert self._process.stderr is not None
-        return self._process.stderr
 
     @property
     def status(self) -> int:

@@ -209,7 +209,7 @@ class AtDesk:
     root: Path
 
     def __post_init__(self) -> None:
-        config: Any = SimpleNamespace(kind="refilled")
+        config: Any = SimpleNamespace(kind="refilled", super_batch=1)
         self.backend = FakeBackend().bind(config, CheckpointManager(self.root / "checkpoints", 60.0))
         self.work, base = Work(self.root), Case(self.root).recipe.config.algorithm
         self.training = OpenTraining(self.work, "agent-1-a", self.backend, "", base, seconds=60.0)

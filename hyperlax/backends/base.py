@@ -49,7 +49,7 @@ class EngineConfig:
 
     Args:
       num_seeds: Seeds that a lane trains at once.
-      super_batch: Trials of a super-batch; None if as many as train at once. The backend then has its choice in `packing`.
+      super_batch: Trials of a super-batch; None if as many as train at once, see `width`.
       lanes: The most trials that a compiled call trains at once; None chooses from the device and `super_batch`.
       packing: "auto", "pad" or "split".
       chosen: The `Backend.packing` of a study that is resumed, or that the first agent has chosen: programs and, unless others are
@@ -99,10 +99,9 @@ class EngineConfig:
         """True if trials train in compiled programs."""
         return self.task is None or self.task.has_programs
 
-
-def narrowest(at_once: int, trials: int) -> int:
-    """Return the width of super-batches that keep all lanes busy. at_once: trials that train at once; trials: of the study."""
-    return max(2, min(at_once, trials))
+    def width(self, at_once: int) -> int:
+        """Return the trials of a super-batch; unless that is given, as many as train at once, so that all lanes are busy."""
+        return self.super_batch or max(2, min(at_once, self.num_trials))
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,8 @@ class Backend(Protocol):
     after every segment (pruning, racing, populations). In the other, they train to their end without decisions (closed batches).
     The loop is the same for both. A subclass needs what ends with `...` here, and of the rest what it has something to do for.
 
-    device: what it trains on, in words. packing: its choice of programs and lanes, as JSON. A study stores it and passes it to the
-    backend when it is resumed.
+    device: what it trains on, in words. packing: its choice of programs and lanes, as JSON, with the `EngineConfig.width` of its
+    `super_batch`. A study stores it and passes it to the backend when it is resumed.
     """
 
     device: str

@@ -13,7 +13,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any
 
-from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError, narrowest
+from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
 from hyperlax.backends.child import GRACE_SECONDS, end, wait_for
 from hyperlax.backends.runs import FunctionError, Run, Worker, environments, timing_of_runs
 from hyperlax.engine.assignment import PROCESS, seconds
@@ -40,9 +40,7 @@ class Processes(Backend):
         self._environments = environments(task, config.slots)
         self.slots = len(self._environments)
         self.device = counted(self.slots, "worker process")
-        width = config.super_batch or narrowest(self.slots, config.num_trials)
-        chosen = config.chosen or {}
-        self.packing = {"super_batch": chosen.get("super_batch", width), "slots": chosen.get("slots", self.slots)}
+        self.packing = {"super_batch": config.width(self.slots), "slots": self.slots, **(config.chosen or {})}
         self._is_refilled = config.kind == "refilled"
         self._races = self._is_refilled and (config.trial_seeds or 1) > config.num_seeds
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()

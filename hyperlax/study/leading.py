@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.base import Backend, EngineConfig, narrowest
+from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, StartedAgents, shares
 from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.wire import LEASE_SECONDS, AgentCard, Engine
@@ -123,8 +123,8 @@ class FirstAgent:
             planner = local_planner(config, checkpoints)
         else:
             self._card, slots = card, card.slots * self._num_agents()
-            width = config.super_batch or narrowest(card.lanes * slots, config.num_trials)
-            chosen = {**card.packing, "super_batch": width} if config.chosen is None else config.chosen
+            own = {**card.packing, "super_batch": config.width(card.lanes * slots)}
+            chosen = own if config.chosen is None else config.chosen
             planner = local_planner(replace(config, chosen=chosen), checkpoints)
             planner.slots, planner.device = slots, card.device
         kind = card.device_kind if card else ""

@@ -132,7 +132,7 @@ def place(desk: Work, directory: Path) -> Place:
     return Place(
         desk=desk,
         recipe=recipe(),
-        make_backend=lambda config, checkpoints: TrivialBackend(),  # pyright: ignore[reportArgumentType]
+        make_backend=lambda config, checkpoints: TrivialBackend(),
         checkpoints=lambda is_confirmation: CheckpointManager(directory / "checkpoints", 60.0),
         device_kind=lambda config: "",
         is_over=lambda: False,

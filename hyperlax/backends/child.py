@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +19,12 @@ GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGBUS")
 """Signals by which a process's own code ends it."""
+
+
+def python(code: str, *words: str) -> list[str]:
+    """Return the command of a Python process that imports from where this one does, and runs code with these `sys.argv`."""
+    start = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    return [sys.executable, "-P", "-c", start + code, json.dumps([str(path) for path in sys.path]), *words]
 
 
 class Child:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyperlax.backends.base import BackendLost
-from hyperlax.backends.child import GRACE_SECONDS, Child, end, wait_for
+from hyperlax.backends.child import GRACE_SECONDS, Child, end, python, wait_for
 from hyperlax.backends.wire import agents_of_process
 from hyperlax.engine.machine import memory_share
 from hyperlax.errors import STOPPED, counted
 
 ENDS_WITH_INPUT = "HYPERLAX_AGENT_ENDS_WITH_INPUT"
 """The variable that tells an agent to end when its standard input ends: its leader has died."""
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from hyperlax.cli import main; sys.exit(main())"
 _MOST_DEATHS = 10
 """How many agents may die one after another without a result in between."""
 
@@ -64,7 +61,7 @@ def shares(count: int, slots: int, gpus: Sequence[str] = (), devices: Sequence[i
 def start_agent(study: Path, level: str, share: Share, environment: Mapping[str, str] = os.environ) -> Child:
     """Start an agent on this machine. It ends when its standard input does, so also with this process."""
     words = ["agent", str(study.absolute()), "--log-level", level, *share.words]
-    command = [sys.executable, "-P", "-c", _START, json.dumps([str(path) for path in sys.path]), *words]
+    command = python("from hyperlax.cli import main; sys.exit(main())", *words)
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
     return Child(command, {**environment, **share.variables, ENDS_WITH_INPUT: "1"}, **streams)
 

@@ -8,7 +8,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,13 +17,12 @@ from typing import Any
 import numpy as np
 
 from hyperlax.backends.base import timing_of
-from hyperlax.backends.child import Child, end
+from hyperlax.backends.child import Child, end, python
 from hyperlax.engine.machine import cores, gpus
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.tasks import Task
 from hyperlax.trial import NOT_FINITE, Curve, LaneInterval, SegmentResult, Trial
 
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from hyperlax.backends.worker import main; main()"
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -131,7 +129,7 @@ class Worker:
         self.slot, self.is_loaded, self.is_waiting = slot, False, False
         self.group: int | None = None
         self.run: Run | None = None
-        command = [sys.executable, "-P", "-c", _START, json.dumps([str(path) for path in sys.path])]
+        command = python("from hyperlax.backends.worker import main; main()")
         self.child = Child(command, environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.thread = threading.Thread(target=self._listen, args=(events,), daemon=True, name=f"slot {slot}")
         self.thread.start()

@@ -49,11 +49,16 @@ SPACE = {
 class TrivialBackend(Backend):
     """A backend without training: a trial's return is a sum of its hyperparameters."""
 
-    lanes, slots, device, occupied = LANES, 1, "none", 0
+    lanes, slots, device = LANES, 1, "none"
 
     def __init__(self) -> None:
         self.packing = {}
         self._batch: list[Trial] = []
+
+    @property
+    def occupied(self) -> int:
+        """No lanes."""
+        return 0
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Return batches of LANES trials."""

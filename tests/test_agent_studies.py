@@ -174,7 +174,7 @@ def test_an_agent_that_is_too_late_drops_its_result(
     stop = threading.Event()
 
     def be_late() -> None:
-        deaf = _Deaf(place_of(case.directory, case.recipe, slow), stop)
+        deaf = _Deaf(place_of(case.directory, case.recipe, slow), stop.is_set)
         with meanwhile(deaf.run):
             eventually(slow.asleep.is_set)
             with at_work(case, FakeBackend()):
@@ -374,7 +374,7 @@ def test_a_new_leader_takes_what_was_trained_without_one(
     ("change", "words"),
     [
         ({"versions": {"hyperlax": "9.9"}}, r"its leader has hyperlax 9\.9, this agent 0\.1"),
-        ({"device": "a TPU"}, "it trains on a TPU, and this machine has a device of a test"),
+        ({"device_kind": "a TPU"}, "it trains on a TPU, and this machine has a device of a test"),
     ],
 )
 def test_other_versions_and_devices_are_refused(

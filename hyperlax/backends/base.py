@@ -188,7 +188,7 @@ class Backend(Protocol):
         The copies made between two segments replace all trials that were in lanes. A trial that continues in the lane of its
         source keeps its random numbers; any other trial gets its own.
         """
-        raise NotImplementedError("only lanes of a population can be copied")
+        raise RuntimeError("only the lanes of a population can be copied")
 
     def leave(self, number: int) -> None:
         """Free the lane of a trial once its current segment has ended. `advance` reports nothing more about the trial."""

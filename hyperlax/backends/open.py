@@ -115,7 +115,7 @@ class OpenLanes(LanesBackend):
         total = self._spent.copy()
         for pool in self._used:
             total.update(_spent(pool.session))
-        total["wall_seconds"] = time.perf_counter() - self._began
+        total.update({"wall_seconds": time.perf_counter() - self._began})
         spent = {name: total[name] - self._told[name] for name in SUMMED}
         self._told = total
         lanes = sum(pool.session.program.lanes for pool in self._used if pool.group == SHARED)

@@ -77,7 +77,7 @@ class OpenAgents(Agents):
         places = dict.fromkeys(self._where[number] for number in sorted(numbers) if number in self._where)
         where = {name: "; ".join(place[at] for place in places) for at, name in enumerate(WHERE)}
         cost = {name: spent[name] for name in (*SUMMED, "told_before")} | {"wall_seconds": self._since - since}
-        return timing_of(cost, sum(self._lanes_of.values()), self._peak, **where)
+        return {**timing_of(cost, sum(self._lanes_of.values()), self._peak), **where}
 
     def close(self) -> None:
         """Take back everything. Remove what agents have saved, unless it is needed to continue."""

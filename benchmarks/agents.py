@@ -33,13 +33,12 @@ from typing import Any
 
 from benchmarks.bookkeeping import TrivialBackend, options, recipe
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Agents, OwnAgents
-from hyperlax.backends.desk import TICKET, AgentCard
-from hyperlax.backends.local_agents import LocalAgents
+from hyperlax.backends.agents import Agents
+from hyperlax.backends.local_agents import LocalAgents, StartedAgents
 from hyperlax.backends.ray_agents import RayAgents, make_desk
 from hyperlax.backends.ray_cluster import connected
 from hyperlax.backends.ray_desk import AgentDesk
-from hyperlax.backends.wire import BatchDone, pack_done, trials_of
+from hyperlax.backends.wire import TICKET, AgentCard, BatchDone, pack_done, trials_of
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.files import read_csv
@@ -94,7 +93,7 @@ class _OneByOne(TrivialBackend):
 
 
 def study(
-    root: Path, trials: int, together: int, watch: _Stopwatch, through: tuple[Work, OwnAgents] | None = None
+    root: Path, trials: int, together: int, watch: _Stopwatch, through: tuple[Work, StartedAgents] | None = None
 ) -> None:
     """Run a study of trivial trials, as many together. through: a desk and its agents that train them."""
     backend = _OneByOne()
@@ -107,7 +106,7 @@ def study(
     run_study(arguments, recipe(), make_backend=make, observers=[watch])
 
 
-def in_directory(root: Path) -> tuple[Work, OwnAgents]:
+def in_directory(root: Path) -> tuple[Work, StartedAgents]:
     """Return the desk in a study's directory, where agents are others."""
     return Work(root / DIRECTORY), LocalAgents(root / DIRECTORY)
 
@@ -117,14 +116,14 @@ def train(root: Path) -> None:
     directory = root / DIRECTORY
     while not directory.exists():
         time.sleep(0.01)
-    AgentProcess(place(Work(directory), directory), threading.Event()).run()
+    AgentProcess(place(Work(directory), directory), threading.Event().is_set).run()
 
 
 def train_on_ray(actor: Any, about: Any) -> str:
     """Train as an agent on Ray, until its actor is killed."""
     directory = Path(about["study"])
     desk: Any = AgentDesk(actor, about["study"], directory, 60.0)
-    AgentProcess(place(desk, directory), threading.Event(), name=about["name"]).run()
+    AgentProcess(place(desk, directory), threading.Event().is_set, name=about["name"]).run()
     return ""
 
 
@@ -133,9 +132,9 @@ def place(desk: Work, directory: Path) -> Place:
     return Place(
         desk=desk,
         recipe=recipe(),
-        make_backend=lambda config, checkpoints: TrivialBackend(),  # pyright: ignore[reportArgumentType]
+        make_backend=lambda config, checkpoints: TrivialBackend(),
         checkpoints=lambda is_confirmation: CheckpointManager(directory / "checkpoints", 60.0),
-        device_of=lambda config: "",
+        device_kind=lambda config: "",
         is_over=lambda: False,
         is_led=lambda: True,
     )
@@ -153,7 +152,7 @@ def answer(root: Path) -> None:
             if turn < AGENTS:
                 work.write_card(agent, AgentCard(agent, 1, "none", 1, "", {}))
             turn += 1
-            backend.enter(trials_of(ticket["trials"], recipe().config.algorithm))
+            backend.enter(trials_of(ticket.trials, recipe().config.algorithm))
             results, _ = backend.advance()
             numbers = tuple(result.number for result in results)
             work.finish(claim, pack_done(BatchDone(numbers, agent, tuple(results), backend.timing(numbers))))

@@ -16,7 +16,7 @@ import argparse
 import io
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ import optuna
 
 from hyperlax.analysis.pages import write_pages
 from hyperlax.analysis.tables import write_best, write_trials
-from hyperlax.backends.base import Evicted
+from hyperlax.backends.base import Backend, Evicted
 from hyperlax.config.options import SearchOptions
 from hyperlax.hyperparams import SAC, of_algorithm
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
@@ -46,16 +46,19 @@ SPACE = {
 }
 
 
-class TrivialBackend:
+class TrivialBackend(Backend):
     """A backend without training: a trial's return is a sum of its hyperparameters."""
 
-    lanes, slots, room, device = LANES, 1, 1, "none"
-    occupied = preparing = 0
+    lanes, slots, device = LANES, 1, "none"
 
     def __init__(self) -> None:
-        self.packing: dict[str, object] = {}
-        self.restored: dict[int, int] = {}
+        self.packing = {}
         self._batch: list[Trial] = []
+
+    @property
+    def occupied(self) -> int:
+        """No lanes."""
+        return 0
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Return batches of LANES trials."""
@@ -67,40 +70,14 @@ class TrivialBackend:
         self._batch = list(trials)
         return [trial.number for trial in trials]
 
-    def begin(self) -> None:
-        """Do nothing in the background."""
-
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Return two evaluations per trial."""
         batch, self._batch = self._batch, []
         return [_result(trial) for trial in batch], []
 
-    def copy(self, source: int, into: Trial) -> None:
-        """Refuse: nothing is copied here."""
-        raise NotImplementedError
-
-    def stop(self) -> None:
-        """Do nothing: trials end at once."""
-
-    def wake(self) -> None:
-        """Do nothing: nobody waits."""
-
-    def leave(self, number: int) -> None:
-        """Do nothing."""
-
-    def save(self) -> None:
-        """Do nothing."""
-
-    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> list[SegmentResult]:
-        """Return nothing."""
-        return []
-
     def timing(self, numbers: Collection[int]) -> dict[str, object]:
         """Return the steps."""
         return {"steps": 100 * len(numbers)}
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def value(gamma: float, tau: float, actor_lr: float, q_lr: float) -> float:

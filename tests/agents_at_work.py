@@ -12,9 +12,9 @@ from typing import Any
 
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend, EngineConfig, Evicted
-from hyperlax.backends.desk import Item
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import make_agents
+from hyperlax.backends.wire import Item
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.recipe import Recipe
@@ -72,7 +72,7 @@ def place_of(directory: Path, recipe: Recipe, backend: FakeBackend, **changes: A
         "recipe": recipe,
         "make_backend": backend.bind,
         "checkpoints": lambda is_confirmation: CheckpointManager(directory / "checkpoints", 60.0),
-        "device_of": lambda config: DEVICE,
+        "device_kind": lambda config: DEVICE,
         "is_over": lambda: False,
         "is_led": lambda: True,
     }
@@ -83,7 +83,9 @@ def place_of(directory: Path, recipe: Recipe, backend: FakeBackend, **changes: A
 def at_work(case: Case, *backends: FakeBackend, **changes: Any) -> Iterator[list[AgentProcess]]:
     """Agents in threads, one with each backend. changes: to their place."""
     stop, errors = threading.Event(), list[BaseException]()
-    agents = [AgentProcess(place_of(case.directory, case.recipe, backend, **changes), stop) for backend in backends]
+    agents = [
+        AgentProcess(place_of(case.directory, case.recipe, backend, **changes), stop.is_set) for backend in backends
+    ]
 
     def run(agent: AgentProcess) -> None:
         try:

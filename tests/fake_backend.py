@@ -13,7 +13,7 @@ import pytest
 
 from hyperlax.agent import Policy
 from hyperlax.backends import local
-from hyperlax.backends.base import SHARED, EngineConfig, Evicted
+from hyperlax.backends.base import SHARED, Backend, EngineConfig, Evicted
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.recipe import dotted
 from hyperlax.trial import MEASURED, NOT_FINITE, Curve, LaneInterval, Plan, SegmentResult, Trial
@@ -41,8 +41,8 @@ class Lane:
 
 
 @dataclass
-class FakeBackend:
-    """A `Backend` of any kind; `bind` says which.
+class FakeBackend(Backend):
+    """A backend of any kind; `bind` says which.
 
     fail: trial -> reason, or of a population (interval, member). infinite: trials whose curve has inf. raises: trial -> what its
     program raises. gives: trial -> what is told of it, made of what it should be. saves: every batch saves itself as it starts.
@@ -76,19 +76,13 @@ class FakeBackend:
         self.spent = dict.fromkeys((*COSTS, "lane_segments"), 0)
         if config.kind == "population":
             self.lanes = config.num_trials
+        if config.super_batch is None:
+            self.packing = {"super_batch": config.width(self.lanes * self.slots), **self.packing}
         return self
 
     @property
     def occupied(self) -> int:
         return len(self.in_lanes)
-
-    @property
-    def room(self) -> int:
-        return self.slots
-
-    @property
-    def restored(self) -> dict[int, int]:
-        return {}
 
     @property
     def points(self) -> int:
@@ -97,10 +91,6 @@ class FakeBackend:
     @property
     def steps_per_point(self) -> int:
         return self.config.run_length.total_timesteps // self.points
-
-    @property
-    def preparing(self) -> int:
-        return 0
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """As many batches of `lanes` trials as it takes."""
@@ -149,12 +139,6 @@ class FakeBackend:
         elif self.checkpoints:
             self.checkpoints.forget([number])
 
-    def stop(self) -> None:
-        """Do nothing: a fake batch ends by itself."""
-
-    def wake(self) -> None:
-        """Do nothing: a fake does not wait."""
-
     def save(self) -> None:
         """Save what is in lanes; a closed batch has saved itself, and stops."""
         if self.config.kind == "closed":
@@ -188,9 +172,6 @@ class FakeBackend:
 
     def steps(self, trial: Trial) -> list[int]:
         return [self.steps_per_point * point for point in range(self.points + 1)]
-
-    def close(self) -> None:
-        pass
 
     def _run_batch(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Run the batch that ends first."""

@@ -22,10 +22,9 @@ from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Evicted
 from hyperlax.backends.child import beginning
-from hyperlax.backends.desk import TICKET, AgentCard, Item, ticket_of
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.wire import pack_done, read_done
+from hyperlax.backends.wire import TICKET, AgentCard, Item, Ticket, pack_done, read_done
 from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.recipe import load
@@ -233,7 +232,7 @@ def shut(tmp_path: Path) -> Iterator[Path]:
     """The study's directory of a leader whose files another user may not write."""
     work = Work(tmp_path / "study")
     work.lead("engine")
-    work.offer(f"b00001-{0:012x}", ticket_of({1: {}}, "engine", 0))
+    work.offer(f"b00001-{0:012x}", Ticket("engine", [(1, {})]))
     yield work.study
     for path in (work.study, *work.study.rglob("*")):
         path.chmod(0o755)
@@ -344,7 +343,7 @@ def test_an_agent_whose_code_is_not_the_leaders_loads_it_again_or_ends(tmp_path:
     def join() -> None:
         place = place_of(case.directory, old, FakeBackend(), load=lambda: old)
         with pytest.raises(UsageError) as error:
-            AgentProcess(place, threading.Event()).run()
+            AgentProcess(place, threading.Event().is_set).run()
         assert str(error.value).startswith(
             f"{case.directory}: the code in {old.path} is not what the leader has loaded."
         )
@@ -371,7 +370,7 @@ def test_a_file_server_that_is_away_for_a_moment_ends_nobody(
 ) -> None:
     work, calls = Work(tmp_path), itertools.count()
     work.lead("engine")
-    work.offer(name := f"b00001-{0:012x}", ticket_of({1: {}}, "engine", 0))
+    work.offer(name := f"b00001-{0:012x}", Ticket("engine", [(1, {})]))
 
     def failing(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **more: Any) -> Any:

@@ -28,8 +28,7 @@ from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Backend
-from hyperlax.backends.desk import RESULT, AgentCard, Item, Ticket, ticket_of
-from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
+from hyperlax.backends.wire import RESULT, AgentCard, BatchDone, Engine, Item, Ticket, pack_done, read_done
 from hyperlax.backends.work import Work, agents_in_words
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, UsageError
@@ -98,7 +97,7 @@ def test_an_error_of_a_program_is_told_as_where_it_was(tmp_path: Path) -> None:
 def test_only_one_agent_gets_a_batch(tmp_path: Path) -> None:
     work, won = Work(tmp_path), list[str]()
     for number in range(30):
-        work.offer(f"b{number:05d}-{0:012x}", ticket_of({number: {}}, "e", 0))
+        work.offer(f"b{number:05d}-{0:012x}", Ticket("e", [(number, {})]))
     start = threading.Barrier(4)
 
     def take(agent: str) -> None:
@@ -175,7 +174,7 @@ def test_an_agent_that_is_too_late_drops_its_result(
     stop = threading.Event()
 
     def be_late() -> None:
-        deaf = _Deaf(place_of(case.directory, case.recipe, slow), stop)
+        deaf = _Deaf(place_of(case.directory, case.recipe, slow), stop.is_set)
         with meanwhile(deaf.run):
             eventually(slow.asleep.is_set)
             with at_work(case, FakeBackend()):
@@ -211,7 +210,7 @@ def test_a_result_that_comes_twice_is_dropped(
     monkeypatch.setattr(ClosedTraining, "advance", finish_again)
     caplog.set_level(logging.DEBUG, "hyperlax")
     stop = threading.Event()
-    twice = AgentProcess(place_of(case.directory, case.recipe, Slow(seconds=0.1)), stop)
+    twice = AgentProcess(place_of(case.directory, case.recipe, Slow(seconds=0.1)), stop.is_set)
 
     with meanwhile(twice.run):
         assert case.start(leading(case)) == 0
@@ -228,7 +227,7 @@ def test_a_trial_that_agents_lose_three_times_fails_alone(
 
     def add(training: ClosedTraining, claim: Item, ticket: Ticket) -> None:
         """Leave trial 4 to those who die of it."""
-        if 4 in [number for number, _ in ticket["trials"]]:
+        if 4 in ticket.numbers:
             left.add(claim.batch)
         else:
             real(training, claim, ticket)
@@ -239,7 +238,7 @@ def test_a_trial_that_agents_lose_three_times_fails_alone(
 
     monkeypatch.setattr(ClosedTraining, "add", add)
     monkeypatch.setattr(Work, "renewed", sign)
-    careful = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), is_over)
+    careful = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), is_over.is_set)
     with meanwhile(careful.run):
         assert case.start(leading(case, lease=0.1)) == 0
         is_over.set()
@@ -304,7 +303,7 @@ def test_agents_that_died_with_their_leader_grow_old(tmp_path: Path) -> None:
 
 def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone: Case) -> None:
     case, slow, stop = Case(tmp_path), Slow(seconds=30.0), StopRequest()
-    agent = AgentProcess(place_of(case.directory, case.recipe, slow), stop)
+    agent = AgentProcess(place_of(case.directory, case.recipe, slow), stop.is_set)
     stop.tell(agent.stop)
 
     def leave() -> None:
@@ -375,7 +374,7 @@ def test_a_new_leader_takes_what_was_trained_without_one(
     ("change", "words"),
     [
         ({"versions": {"hyperlax": "9.9"}}, r"its leader has hyperlax 9\.9, this agent 0\.1"),
-        ({"device": "a TPU"}, "it trains on a TPU, and this machine has a device of a test"),
+        ({"device_kind": "a TPU"}, "it trains on a TPU, and this machine has a device of a test"),
     ],
 )
 def test_other_versions_and_devices_are_refused(
@@ -390,7 +389,7 @@ def test_other_versions_and_devices_are_refused(
         return replace(engine, **{**change, "versions": {**engine.versions, **change.get("versions", {})}})  # pyright: ignore
 
     monkeypatch.setattr(Engine, "of", other)
-    agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event())
+    agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event().is_set)
     refused = list[str]()
 
     def join() -> None:
@@ -422,13 +421,13 @@ def test_an_agent_says_that_nobody_leads_and_that_the_study_is_gone(
                 stop.set()
             return has_leader
 
-        AgentProcess(replace(place, is_led=is_led, trains_alone=lambda: True), stop).run()
+        AgentProcess(replace(place, is_led=is_led, trains_alone=lambda: True), stop.is_set).run()
         assert caplog.text.count(said) == 1
-    AgentProcess(place, threading.Event(), idle_timeout=0.2).run()
+    AgentProcess(place, threading.Event().is_set, idle_timeout=0.2).run()
     assert "Nothing to train for 0.2 s." in caplog.text
     case.directory.rmdir()
     with pytest.raises(HyperlaxError, match="the study was moved or removed"):
-        AgentProcess(place, threading.Event()).run()
+        AgentProcess(place, threading.Event().is_set).run()
 
 
 def test_an_agent_says_for_whom_it_trains_and_at_the_end_only_that_the_study_has_ended(
@@ -520,7 +519,7 @@ def test_an_agent_of_a_study_that_is_removed_says_that_and_nothing_else(
     monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "hyperlax.backends")
     case, slow = Case(tmp_path / "old"), Slow(seconds=30.0 if is_training else 0.0)
-    agent = AgentProcess(place_of(case.directory, case.recipe, slow), threading.Event())
+    agent = AgentProcess(place_of(case.directory, case.recipe, slow), threading.Event().is_set)
 
     def train() -> None:
         eventually(case.directory.exists)
@@ -547,7 +546,7 @@ def test_an_agent_of_a_study_that_is_removed_says_that_and_nothing_else(
 
 def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tmp_path)
-    agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event())
+    agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event().is_set)
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))

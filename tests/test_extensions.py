@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hyperlax.backends.base import SHARED, EngineConfig, Evicted
+from hyperlax.backends.base import SHARED, Backend, EngineConfig, Evicted
 from hyperlax.hyperparams import of_algorithm
 from hyperlax.schedulers.base import Continue, Decision, Shown, Stop
 from hyperlax.schedulers.registry import PRUNERS
@@ -23,12 +23,10 @@ from tests.study_cases import Case
 LR = "algorithm.hyperparam.actor_lr"
 
 
-class Processes:
+class Processes(Backend):
     """Trains each trial in a worker process: its return is the logarithm of its learning rate."""
 
-    device, lanes, slots, room, preparing = "two processes", 1, 2, 2, 0
-    packing: Mapping[str, Any] = {}
-    restored: Mapping[int, int] = {}
+    device, lanes, slots, packing = "two processes", 1, 2, dict[str, Any]()
 
     def __init__(self, config: EngineConfig, checkpoints: Any):
         self._config = config
@@ -48,8 +46,6 @@ class Processes:
             self._running[self._pool.submit(math.log10, hyperparam.actor_lr)] = trial
         return [trial.number for trial in trials]
 
-    def begin(self) -> None: ...
-
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         results, evicted = [], []
         for future in wait(self._running, return_when=FIRST_COMPLETED).done if self._running else ():
@@ -64,15 +60,8 @@ class Processes:
         column = np.array([[-10.0] * self._config.num_seeds, [value] * self._config.num_seeds])
         return Curve(np.array([0, 500]), column, column, column, column, column, 1, 500)
 
-    def copy(self, source: int, into: Trial) -> None: ...
-    def leave(self, number: int) -> None: ...
-    def stop(self) -> None: ...
-    def wake(self) -> None: ...
     def save(self) -> None:
         self._running.clear()
-
-    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        return ()
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
         return {"steps": 500 * len(numbers)}

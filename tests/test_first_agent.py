@@ -17,9 +17,8 @@ import pytest
 
 from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.base import EngineConfig
-from hyperlax.backends.desk import AgentCard
 from hyperlax.backends.local_agents import LocalAgents
-from hyperlax.backends.wire import Engine
+from hyperlax.backends.wire import AgentCard, Engine
 from hyperlax.backends.work import Work
 from hyperlax.cli import main
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -122,7 +121,7 @@ def test_one_that_dies_before_it_answers_is_not_waited_for(tmp_path: Path) -> No
     def join() -> None:
         eventually((case.directory / "work" / "leader.json").exists)
         with pytest.raises(Killed):
-            AgentProcess(place_of(case.directory, case.recipe, Choosing(), make_backend=die), is_over).run()
+            AgentProcess(place_of(case.directory, case.recipe, Choosing(), make_backend=die), is_over.is_set).run()
         with at_work(case, Choosing()):
             eventually(is_over.is_set)
 
@@ -132,20 +131,20 @@ def test_one_that_dies_before_it_answers_is_not_waited_for(tmp_path: Path) -> No
     assert case.told() == trained_alone(tmp_path / "alone", Choosing().bind).told()
 
 
-def test_only_the_kind_of_device_of_the_first_agent_trains(tmp_path: Path) -> None:
+def test_only_the_kind_of_device_kind_the_first_agent_trains(tmp_path: Path) -> None:
     case, answered = Case(tmp_path), threading.Event()
-    other = place_of(case.directory, case.recipe, Choosing(), device_of=lambda config: "a CPU")
+    other = place_of(case.directory, case.recipe, Choosing(), device_kind=lambda config: "a CPU")
 
     def join() -> None:
         eventually(lambda: (case.directory / "study.json").exists() and case.stored()["lanes"])
         with pytest.raises(UsageError, match="it trains on a GPU, and this machine has a CPU"):
-            AgentProcess(other, threading.Event()).run()
+            AgentProcess(other, threading.Event().is_set).run()
         answered.set()
 
     def wait(count: int) -> None:
         eventually(answered.is_set)
 
-    with at_work(case, Choosing(after_batch=wait), device_of=lambda config: "a GPU"), meanwhile(join):
+    with at_work(case, Choosing(after_batch=wait), device_kind=lambda config: "a GPU"), meanwhile(join):
         assert lead(case) == 0
 
 
@@ -231,7 +230,7 @@ def test_a_resume_keeps_the_choice_and_takes_the_device_of_the_agent_that_is_the
     capsys.readouterr()
     assert terminated(case, resume=True) == 143
     assert "trials to go" in capsys.readouterr().out and choice(case) == before
-    with at_work(case, Choosing(lanes=5, slots=1, device="newer"), device_of=lambda config: "another kind"):
+    with at_work(case, Choosing(lanes=5, slots=1, device="newer"), device_kind=lambda config: "another kind"):
         assert lead(case, resume=True) == 0
     assert case.told() == alone.told()
     assert choice(case) == {**before, "device": "newer"}
@@ -245,15 +244,15 @@ def test_only_an_answer_to_this_question_counts(tmp_path: Path) -> None:
     other = Engine.of(replace(config, lanes=7), None, "", 60.0).digest
     assert question != other
     packing = {"lanes": 4, "slots": 2, "super_batch": 8}
-    answer = AgentCard("host", 1, DEVICE, 2, "now", {}, question, "newest", 4, packing)
+    answer = AgentCard("host", 1, "newest", 2, "now", {}, question, DEVICE, 4, packing)
     work.root.mkdir(parents=True)
-    work.write_card("dead", replace(answer, machine="of a leader before"))
+    work.write_card("dead", replace(answer, device="of a leader before"))
     made = list[Any]()
 
     def tell() -> None:
         eventually(lambda: work.engine_now() == question)
         (work.root / "damaged.agent").write_text(json.dumps({**vars(answer), "lanes": "many"}))
-        work.write_card("other", replace(answer, engine=other, machine="for another"))
+        work.write_card("other", replace(answer, engine=other, device="for another"))
         threading.Event().wait(0.3)
         assert not made
         work.write_card("good", answer)
@@ -266,7 +265,7 @@ def test_only_an_answer_to_this_question_counts(tmp_path: Path) -> None:
 
     def train() -> None:
         eventually(lambda: work.engine_now() not in ("", question))
-        work.write_card("busy", replace(answer, engine=other, machine="busy"))
+        work.write_card("busy", replace(answer, engine=other, device="busy"))
 
     with meanwhile(train):
         resumed = FirstAgent(work, LocalAgents(case.directory), StopRequest())

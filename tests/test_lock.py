@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperlax.backends.desk import ticket_of
+from hyperlax.backends.wire import Ticket
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError
@@ -126,7 +126,7 @@ def test_one_that_has_lost_the_study_neither_writes_the_database_nor_removes_fil
         database.insert([AskedTrial(params={}, user_attrs={}, system_attrs={})], {})
         database.start([0])
         work, saved = Work(tmp_path), CheckpointManager(tmp_path / "checkpoints", 1.0)
-        work.offer("b00003-0123456789ab", ticket_of({3: {}}, "e", 0))
+        work.offer("b00003-0123456789ab", Ticket("e", [(3, {})]))
         work.put_engine("0" * 12, "{}")
         for name in ("trial_00003.npz", "pool_000.npz", ".trial_00004.npz.tmp"):
             write_text(tmp_path / "checkpoints" / name, "")

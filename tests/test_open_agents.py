@@ -15,19 +15,18 @@ import numpy as np
 import pytest
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Batch
+from hyperlax.backends.agents import Batch, numbers_in
 from hyperlax.backends.base import Backend
-from hyperlax.backends.desk import NEWS, RESULT, AgentCard, Item, ticket_of
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import OpenAgents
 from hyperlax.backends.open_training import OpenTraining
-from hyperlax.backends.wire import BatchDone, numbers_in, pack_done, read_done
+from hyperlax.backends.wire import NEWS, RESULT, AgentCard, BatchDone, Item, Ticket, pack_done, read_done
 from hyperlax.backends.work import Work
 from hyperlax.config.checks import checked
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.errors import OptionError
 from hyperlax.recipe import load
-from hyperlax.study.leading import device_of
+from hyperlax.study.leading import device_kind
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.study_run import local_backend
 from tests.agents_at_work import Slow, at_work, claimed, leading, meanwhile, place_of
@@ -205,7 +204,7 @@ class AtDesk:
     root: Path
 
     def __post_init__(self) -> None:
-        config: Any = SimpleNamespace(kind="refilled")
+        config: Any = SimpleNamespace(kind="refilled", super_batch=1)
         self.backend = FakeBackend().bind(config, CheckpointManager(self.root / "checkpoints", 60.0))
         self.work, base = Work(self.root), Case(self.root).recipe.config.algorithm
         self.training = OpenTraining(self.work, "agent-1-a", self.backend, "", base, seconds=60.0)
@@ -220,7 +219,7 @@ class AtDesk:
 
     def offer(self, name: str) -> None:
         """Let a trial wait for the agent."""
-        self.work.offer(name, ticket_of({int(name[1:6]): {}}, "e", 0))
+        self.work.offer(name, Ticket("e", [(int(name[1:6]), {})]))
 
     def wanted(self) -> list[str]:
         """The trials that the agent would claim."""
@@ -257,9 +256,9 @@ def test_the_next_repetition_of_a_lost_trial_waits_until_that_has_left(tmp_path:
 @pytest.mark.parametrize("trials", [{}, {1: {"no.such": 1}}, {1: {"algorithm.hyperparam.gamma": "x"}}])
 def test_a_ticket_whose_trials_are_not_of_the_study_is_damaged(tmp_path: Path, trials: dict[int, Any]) -> None:
     training = AtDesk(tmp_path).training
-    assert training.is_sound(ticket_of({1: {"algorithm.hyperparam.gamma": 0.5}}, "e", 0))
-    assert not training.is_sound(ticket_of(trials, "e", 0))
-    assert not training.is_sound(ticket_of({1: {}}, "e", -1))
+    assert training.is_sound(Ticket("e", [(1, {"algorithm.hyperparam.gamma": 0.5})]))
+    assert not training.is_sound(Ticket("e", list(trials.items())))
+    assert not training.is_sound(Ticket("e", [(1, {})], -1))
 
 
 def test_nothing_is_claimed_past_a_trial_that_has_to_be_alone(tmp_path: Path) -> None:
@@ -352,7 +351,7 @@ def test_a_trial_that_kills_its_agents_fails_alone(tmp_path: Path, monkeypatch: 
 
     def train() -> None:
         while not is_over.is_set():
-            agent = AgentProcess(place_of(case.directory, case.recipe, Deadly()), is_over)
+            agent = AgentProcess(place_of(case.directory, case.recipe, Deadly()), is_over.is_set)
             try:
                 agent.run()
             except Dead:
@@ -387,7 +386,7 @@ def test_an_agent_that_is_terminated_hands_its_trials_back_with_their_checkpoint
             stop.set()
 
     first, second = Watched(seconds=0.05, lanes=2, after_segment=stop_in_the_middle), Watched(seconds=0.01)
-    agent = AgentProcess(place_of(case.directory, case.recipe, first), stop)
+    agent = AgentProcess(place_of(case.directory, case.recipe, first), stop.is_set)
     stop.tell(agent.stop)
 
     def leave() -> None:
@@ -457,13 +456,13 @@ def test_lanes_of_a_program_continue_on_another_agent_to_the_same_bits(tmp_path:
         recipe=load(str(recipe)),
         make_backend=local_backend,
         checkpoints=lambda is_confirmation: CheckpointManager(study / "checkpoints", 0.0),
-        device_of=device_of,
+        device_kind=device_kind,
         is_over=is_over.is_set,
         is_led=lambda: True,
     )
 
     def train() -> None:
-        first, others = AgentProcess(place, stop), [AgentProcess(place, is_over) for _ in range(2)]
+        first, others = AgentProcess(place, stop.is_set), [AgentProcess(place, is_over.is_set) for _ in range(2)]
         with meanwhile(first.run):
             eventually(lambda: list((study / "checkpoints").glob("pool_*.npz")))
             stop.set()

@@ -17,7 +17,7 @@ import pytest
 
 from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.processes import make_backend
-from hyperlax.backends.slots import environments
+from hyperlax.backends.runs import environments
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.hyperparams import Params
@@ -469,7 +469,7 @@ def task(**changes: Any) -> Function:
 
 
 def test_slots_follow_from_cores_and_gpus(monkeypatch: Any) -> None:
-    monkeypatch.setattr("hyperlax.backends.slots.cores", lambda: 8)
+    monkeypatch.setattr("hyperlax.backends.runs.cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,5")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("MKL_NUM_THREADS", "7")

@@ -25,12 +25,12 @@ import pytest
 from hyperlax import cli
 from hyperlax.backends import ray_desk
 from hyperlax.backends.base import Backend, BackendLost, EngineConfig
-from hyperlax.backends.desk import Item, ticket_of
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.ray_agents import RayAgents
 from hyperlax.backends.ray_cluster import connected
 from hyperlax.backends.ray_desk import AgentDesk, DeskActor, LeaderDesk
+from hyperlax.backends.wire import Item, Ticket
 from hyperlax.backends.work import Work
 from hyperlax.config.sent_recipes import receive, send
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
@@ -433,7 +433,7 @@ def test_agents_that_see_no_directory_train_the_same_study(tmp_path: Path, given
 def _agents(study: Path) -> tuple[Work, list[AgentDesk]]:
     """The desk of a leader that has handed out trial 3, and those of two agents."""
     actor = _Actor(study)
-    (leader := Work(study)).offer(BATCH, ticket_of({3: {}}, "e", 0))
+    (leader := Work(study)).offer(BATCH, Ticket("e", [(3, {})]))
     return leader, [AgentDesk(actor, "a study", study.parent / name, 0.0) for name in ("one", "two")]
 
 
@@ -480,7 +480,7 @@ def test_a_late_agent_does_not_replace_the_files_of_another(tmp_path: Path) -> N
     leader, (late, other) = _agents(tmp_path / "study")
     claims = [_taken(late, "late")]
     leader.forget(BATCH)
-    leader.offer(BATCH, ticket_of({3: {}}, "e", 0))
+    leader.offer(BATCH, Ticket("e", [(3, {})]))
     claims.append(_taken(other, "other"))
     for desk, name, claim in ((other, "other", claims[1]), (late, "late", claims[0])):
         (desk.checkpoints(False).own_directory(3) / "name").write_text(name)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hyperlax.backends.desk import Item
+from hyperlax.backends.wire import Item
 from hyperlax.backends.work import Work
 from hyperlax.cli import main
 from hyperlax.config import trusted

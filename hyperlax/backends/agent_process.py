@@ -10,14 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from hyperlax.backends.agent_training import ClosedTraining, Training
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.child import beginning
-from hyperlax.backends.desk import TICKET, AgentCard, Item, Ticket, name_of_agent
 from hyperlax.backends.open_training import OpenTraining
-from hyperlax.backends.wire import Engine, read_engine, refusal
+from hyperlax.backends.wire import TICKET, AgentCard, Item, Ticket, name_of_agent, read_engine, refusal
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError, counted
@@ -29,12 +27,6 @@ _LOOK_SECONDS = 2.0
 """Seconds between two looks whether the study has ended, while nothing waits."""
 
 
-class Stop(Protocol):
-    """A request to end, as signals make it."""
-
-    def is_set(self) -> bool: ...
-
-
 @dataclass(frozen=True)
 class Place:
     """The surroundings of an agent.
@@ -44,7 +36,7 @@ class Place:
       recipe: The study's recipe. load: loads it again from its file, if it has one.
       make_backend: Returns the backend of this machine.
       checkpoints: Returns the saved batches of the search, or of the confirmation.
-      device_of: Returns the kind of this machine's device, "" if any will do.
+      device_kind: Returns the kind of this machine's device, "" if any will do.
       is_over: Returns whether the study is finished. is_led: whether a process leads it. trains_alone: whether that has no agents.
     """
 
@@ -52,7 +44,7 @@ class Place:
     recipe: Recipe
     make_backend: Callable[[EngineConfig, CheckpointManager], Backend]
     checkpoints: Callable[[bool], CheckpointManager]
-    device_of: Callable[[EngineConfig], str]
+    device_kind: Callable[[EngineConfig], str]
     is_over: Callable[[], bool]
     is_led: Callable[[], bool]
     trains_alone: Callable[[], bool] = lambda: False
@@ -63,18 +55,26 @@ class AgentProcess:
     """An agent while it runs. Its backend is used by one thread only; a second thread renews the leases."""
 
     def __init__(
-        self, place: Place, stop: Stop, any_device: bool = False, idle_timeout: float | None = None, name: str = ""
+        self,
+        place: Place,
+        must_stop: Callable[[], bool],
+        any_device: bool = False,
+        idle_timeout: float | None = None,
+        name: str = "",
     ):
-        """Make an agent. any_device: see `refusal`. idle_timeout: seconds without a batch after which it ends, if any.
+        """Make an agent.
 
-        name: one that no other agent has; by default it is made here.
+        Args:
+          must_stop: Returns whether it has to end.
+          any_device: See `refusal`.
+          idle_timeout: Seconds without a batch after which it ends, if any.
+          name: One that no other agent has; by default it is made here.
         """
-        self._place, self._desk, self._stop = place, place.desk, stop
+        self._place, self._desk, self._must_stop = place, place.desk, must_stop
         self._any_device, self._idle_timeout = any_device, idle_timeout
         self.name, self._began = name or name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
         self._beginning, self._recipe = beginning(os.getpid()), place.recipe
         self._training: Training | None = None
-        self._engine: Engine | None = None
         self._found, self._has_said, self._slots = "", False, 0
         self._damaged: set[Item] = set()
         self._over = threading.Event()
@@ -90,7 +90,7 @@ class AgentProcess:
         heart.start()
         idle_since = looked = time.monotonic()
         try:
-            while not self._stop.is_set():
+            while not self._must_stop():
                 self._take_up()
                 if self._training is not None and self._training.is_busy:
                     self._training.advance()
@@ -116,7 +116,7 @@ class AgentProcess:
                 self._desk.remove_card(self.name)
 
     def stop(self) -> None:
-        """Let what trains end at its next evaluation. Signal handlers call this, after they have set the request."""
+        """Let what trains end at its next evaluation. Signal handlers call this, once the agent has to end."""
         if self._training is not None:
             self._training.backend.stop()
 
@@ -157,7 +157,7 @@ class AgentProcess:
             if self._training is not None and not self._training.has_room:
                 break
             ticket = self._read(item)
-            if ticket is None or not self._prepare(ticket["engine"]) or self._training is None:
+            if ticket is None or not self._prepare(ticket.engine) or self._training is None:
                 continue
             if not self._training.is_sound(ticket):
                 self._tell_damaged(item, f"{self._desk.study}: the trials of {item.batch} are not of this study.")
@@ -185,8 +185,8 @@ class AgentProcess:
 
     def _prepare(self, digest: str) -> bool:
         """Make the backend of a configuration, unless another one trains. Return whether it is there."""
-        if self._training is not None and (digest == self._training.engine or self._training.batches):
-            return digest == self._training.engine
+        if self._training is not None and (digest == self._training.digest or self._training.batches):
+            return digest == self._training.digest
         try:
             engine = read_engine(self._desk.engine(digest) or "")
         except (UsageError, ValueError):
@@ -194,16 +194,18 @@ class AgentProcess:
         self._hand_back()
         self._load(engine.config["code"])
         config = engine.config_for(self._recipe)
-        device = self._place.device_of(config)
-        if problem := refusal(engine, device, self._any_device):
+        device_kind = self._place.device_kind(config)
+        if problem := refusal(engine, device_kind, self._any_device):
             raise UsageError(f"{self._desk.study}: {problem}")
         checkpoints = self._place.checkpoints(engine.is_confirmation).owned_by(self.name)
-        parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device, config.base
+        parts = self._desk, self.name, self._place.make_backend(config, checkpoints), device_kind, config.base
         is_open = config.kind == "refilled"
         training = OpenTraining(*parts, seconds=checkpoints.seconds) if is_open else ClosedTraining(*parts)
-        training.engine, training.is_confirmation = digest, engine.is_confirmation
-        self._training, self._engine = training, engine
-        self._say_slots(training.backend.slots)
+        training.engine, training.digest = engine, digest
+        self._training = training
+        if training.backend.slots != self._slots:
+            self._slots = training.backend.slots
+            log.info("This agent trains for the study in %s, on %s.", self._desk.study, counted(self._slots, "slot"))
         self._write_card()
         return True
 
@@ -216,12 +218,6 @@ class AgentProcess:
                 f"{self._desk.study}: the code in {self._recipe.path} is not what the leader has loaded. Put the file back and "
                 "start this agent again, or stop the study and resume it."
             )
-
-    def _say_slots(self, slots: int) -> None:
-        """Say for which study this agent trains, and on how many slots, unless it has said so."""
-        if slots != self._slots:
-            log.info("This agent trains for the study in %s, on %s.", self._desk.study, counted(slots, "slot"))
-        self._slots = slots
 
     def _hand_back(self) -> None:
         """Save what trains at its next evaluation, and let it wait for another agent."""
@@ -236,11 +232,11 @@ class AgentProcess:
         renewed = 0.0
         while not self._over.is_set():
             self._desk.wait()
-            training, engine, now = self._training, self._engine, time.monotonic()
-            if training is None or engine is None:
+            training, now = self._training, time.monotonic()
+            if training is None:
                 continue
             with suppress(OSError):  # a file server may be away for some seconds
-                if now - renewed > engine.lease / 6:
+                if now - renewed > training.engine.lease / 6:
                     renewed = now
                     self._renew(training)
                 if training.is_busy and (self._desk.is_stopping() or training.has_news()):
@@ -253,18 +249,29 @@ class AgentProcess:
         self._write_card()
 
     def _write_card(self) -> None:
-        training, engine = self._training, self._engine
-        if training is None or engine is None:
+        training = self._training
+        if training is None:
             return
-        whole = engine.run_length.num_evaluations
+        whole = training.engine.run_length.num_evaluations
         batches = {
             name: (list(batch.numbers), training.segments(batch), whole)
             for name, batch in tuple(training.batches.items())
         }
-        where, backend = training.where, training.backend
-        choice = training.engine, backend.device, backend.lanes, dict(backend.packing)
-        about = backend.slots, self._began, batches, *choice, self._beginning, training.is_confirmation
-        card = AgentCard(where["host"], os.getpid(), where["device"], *about)
+        backend = training.backend
+        card = AgentCard(
+            host=training.where["host"],
+            process=os.getpid(),
+            device=backend.device,
+            slots=backend.slots,
+            began=self._began,
+            batches=batches,
+            engine=training.digest,
+            device_kind=training.device_kind,
+            lanes=backend.lanes,
+            packing=dict(backend.packing),
+            beginning=self._beginning,
+            is_confirmation=training.engine.is_confirmation,
+        )
         try:
             self._desk.write_card(self.name, card)
         except OSError as error:  # the leases say that it lives; whether the study is there is looked at elsewhere

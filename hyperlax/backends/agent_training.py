@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hyperlax.backends.base import Backend, Evicted
-from hyperlax.backends.desk import ALONE, TICKET, Item, Ticket
-from hyperlax.backends.wire import BatchDone, pack_done, trials_of
+from hyperlax.backends.wire import ALONE, TICKET, BatchDone, Engine, Item, Ticket, pack_done, trials_of
 from hyperlax.backends.work import Work
 from hyperlax.errors import HyperlaxError, numbered
 from hyperlax.hyperparams import Config
@@ -51,30 +50,31 @@ class Batch:
 class Training(ABC):
     """The batches that an agent has claimed, and their training. One thread uses it; others may read `batches` and properties.
 
-    where: the entries of `timing.json` that say where they train. engine: the name of their configuration. is_confirmation: whether
-    it is that of a confirmation.
+    where: the entries of `timing.json` that say where they train. engine, digest: their configuration, and its name.
     """
 
-    engine, is_confirmation = "", False
+    engine: Engine
+    digest = ""
 
-    def __init__(self, desk: Work, agent: str, backend: Backend, device: str, base: Config):
-        """Make one without batches. device: the kind of device, "" if any will do. base: a configuration of the trials' kind."""
+    def __init__(self, desk: Work, agent: str, backend: Backend, device_kind: str, base: Config):
+        """Make one without batches. device_kind: see `Engine`. base: a configuration of the trials' kind."""
         self._desk, self._agent, self.backend, self._base = desk, agent, backend, base
-        self.where = {"agent": agent, "host": socket.gethostname(), "device": device or backend.device}
+        self.device_kind = device_kind
+        self.where = {"agent": agent, "host": socket.gethostname(), "device": device_kind or backend.device}
         self.batches: dict[str, Batch] = {}
 
     def is_sound(self, ticket: Ticket) -> bool:
         """Return whether a ticket holds trials of this configuration."""
         try:
-            numbers = [trial.number for trial in trials_of(ticket["trials"], self._base)]
+            trials_of(ticket.trials, self._base)
         except (HyperlaxError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
             return False
-        return 0 < len(numbers) == len(set(numbers)) and ticket["repetition"] >= 0
+        return 0 < len(ticket.numbers) == len(set(ticket.numbers)) and ticket.repetition >= 0
 
     def add(self, claim: Item, ticket: Ticket) -> None:
         """Take a batch that was claimed."""
-        trials = trials_of(ticket["trials"], self._base)
-        batch = Batch(claim, trials, ticket["repetition"], ticket["group"], ticket["losses"] > 0)
+        trials = trials_of(ticket.trials, self._base)
+        batch = Batch(claim, trials, ticket.repetition, ticket.group, ticket.losses > 0)
         self.batches[claim.batch] = batch
         self._add(batch)
 
@@ -110,21 +110,24 @@ class Training(ABC):
     def has_room(self) -> bool:
         """True if another batch may be claimed."""
 
-    @abstractmethod
     def wants(self, item: Item, ticket: Ticket) -> bool:
-        """Return whether to claim a batch that waits. The batches are asked about in order, and then `start` is called."""
+        """Return whether to claim a batch that waits: not one that was lost here, which is not noticed yet.
 
-    @abstractmethod
+        The batches are asked about in order, and then `start` is called.
+        """
+        return not self._is_known(item)
+
     def start(self) -> None:
-        """Let the batches that were claimed begin."""
+        """Let the batches that were claimed begin, unless they have."""
+        return
 
     @abstractmethod
     def advance(self) -> None:
         """Train to the next evaluation of a batch, and give the leader what is to be told."""
 
-    @abstractmethod
     def look(self) -> None:
-        """Check what the leader has decided, while nothing trains."""
+        """Check what the leader has decided, if anything, while nothing trains."""
+        return
 
     @abstractmethod
     def _add(self, batch: Batch) -> None: ...
@@ -154,16 +157,6 @@ class ClosedTraining(Training):
         """True if another batch may be claimed."""
         return len(self.batches) < self.backend.slots
 
-    def wants(self, item: Item, ticket: Ticket) -> bool:
-        """Return whether to claim a batch that waits: unless it was lost here, and that is not noticed yet."""
-        return not self._is_known(item)
-
-    def start(self) -> None:
-        """Do nothing: batches begin when they are claimed."""
-
-    def look(self) -> None:
-        """Do nothing: nothing is decided about closed batches."""
-
     def advance(self) -> None:
         """Train to the next evaluation of a batch, and give the leader the batches that have ended."""
         self._note(*self.backend.advance())
@@ -173,7 +166,7 @@ class ClosedTraining(Training):
             self._forget(batch)
 
     def _add(self, batch: Batch) -> None:
-        log.info("%s %s.", "Confirming" if self.is_confirmation else "Training", numbered(batch.numbers))
+        log.info("%s %s.", "Confirming" if self.engine.is_confirmation else "Training", numbered(batch.numbers))
         self._enter(batch)
 
     def _enter(self, batch: Batch) -> None:

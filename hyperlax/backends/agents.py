@@ -9,12 +9,12 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
 from hyperlax.backends.child import is_known_dead
-from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Item, ticket_of
-from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
+from hyperlax.backends.local_agents import StartedAgents
+from hyperlax.backends.wire import LEASE_SECONDS, RESULT, TICKET, BatchDone, Engine, Item, Ticket, digest_of, read_done
 from hyperlax.backends.work import Work
 from hyperlax.errors import numbered
 from hyperlax.fields import dotted
@@ -52,23 +52,7 @@ class Batch:
         return self.item.agent if self.item else ""
 
 
-class OwnAgents(Protocol):
-    """The agents that a leader starts itself."""
-
-    def start(self) -> None:
-        """Start the agents that are missing."""
-        ...
-
-    def dead(self) -> dict[str, str]:
-        """Return those that have died since the last call: the beginning of the agent's name, and how."""
-        ...
-
-    def have_trained(self) -> None:
-        """Note that a batch has ended."""
-        ...
-
-
-class Agents:
+class Agents(Backend):
     """A backend of closed batches that agents train."""
 
     def __init__(
@@ -76,14 +60,14 @@ class Agents:
         desk: Work,
         planner: Backend,
         config: EngineConfig,
-        device: str,
-        local: OwnAgents,
+        device_kind: str,
+        local: StartedAgents,
         lease: float = LEASE_SECONDS,
     ):
-        """Make a backend. planner: has the programs, and plans batches. device: see `Engine`. local: the agents that it starts."""
+        """Make a backend. planner: has the programs, and plans batches. device_kind: see `Engine`. local: those that it starts."""
         self._desk, self._planner, self._config, self._local, self._lease = desk, planner, config, local, lease
-        self.lanes, self.slots, self.room, self.device = planner.lanes, planner.slots, planner.slots, planner.device
-        self._device = device
+        self.lanes, self.slots, self.device = planner.lanes, planner.slots, planner.device
+        self._device_kind = device_kind
         self._engine = ""
         self._batches: dict[str, Batch] = {}
         self._planned: set[str] = set()
@@ -108,14 +92,14 @@ class Agents:
         return sum(len(batch.trials) for batch in tuple(self._batches.values()) if batch.agent)
 
     @property
-    def preparing(self) -> int:
-        """Zero: agents do not say whether they compile."""
-        return 0
+    def room(self) -> int:
+        """Batches that may be handed out: for each agent one more than it has slots, to claim when one is free.
 
-    @property
-    def restored(self) -> Mapping[int, int]:
-        """No trials: agents say on their cards how far they are."""
-        return {}
+        A silent agent counts as long as its card is there, and a batch of one without a card takes no other agent's room.
+        """
+        agents = self._agents
+        without_card = sum(bool(one.agent) and one.agent not in agents for one in tuple(self._batches.values()))
+        return max(self._planner.slots, sum(agents.values()) + len(agents)) + without_card
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Return the planner's batches, after those that agents have already from a leader before."""
@@ -150,10 +134,6 @@ class Agents:
         evicted, self._evicted = self._evicted, []
         return [done[number] for number in sorted(done)], evicted
 
-    def copy(self, source: int, into: Trial) -> None:
-        """Raise NotImplementedError: no decisions are made about the trials of closed batches."""
-        raise NotImplementedError("trials of closed batches cannot be copied")
-
     def leave(self, number: int) -> None:
         """Forget a trial, and what is saved of it."""
         self._timing.pop(number, None)
@@ -162,9 +142,6 @@ class Agents:
     def stop(self) -> None:
         """Let `advance` return."""
         self._is_stopping = True
-
-    def wake(self) -> None:
-        """Do nothing: `advance` looks often."""
 
     def save(self) -> None:
         """Have agents save what they train at their next evaluation, and hand it back. Wait until they have."""
@@ -175,10 +152,6 @@ class Agents:
         while any(batch.agent for batch in self._batches.values()):
             self._desk.wait()
             self._look()
-
-    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Return no results: a batch that agents still have is found by `plan`."""
-        return ()
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
         """Return the cost of the batch of these trials, and where it trained."""
@@ -198,7 +171,7 @@ class Agents:
         The configuration is written the first time.
         """
         if not self._engine:
-            engine = Engine.of(self._config, self._planner.packing, self._device, self._lease)
+            engine = Engine.of(self._config, self._planner.packing, self._device_kind, self._lease)
             self._engine = engine.digest
             self._desk.set_stopping(False)
             self._desk.put_engine(self._engine, engine.to_json())
@@ -233,8 +206,8 @@ class Agents:
             self._offer(batch)
 
     def _offer(self, batch: Batch) -> None:
-        trials = {trial.number: dotted(trial.config) for trial in batch.trials}
-        self._desk.offer(batch.name, ticket_of(trials, self._engine, batch.repetition, batch.group, batch.losses))
+        trials = [(trial.number, dotted(trial.config)) for trial in batch.trials]
+        self._desk.offer(batch.name, Ticket(self._engine, trials, batch.repetition, batch.group, batch.losses))
 
     def _look(self) -> None:
         """Take results, and take back what agents have lost."""
@@ -259,15 +232,6 @@ class Agents:
                 lost.setdefault((batch.agent, how), []).append(batch)
         for (_, how), batches in lost.items():
             self._lose(batches, how)
-        self.room = self._room_now()
-
-    def _room_now(self) -> int:
-        """Return how many batches may be handed out: for each agent one more than it has slots, to claim when one is free.
-
-        A silent agent counts as long as its card is there, and a batch of one without a card takes no other agent's room.
-        """
-        without_card = sum(bool(one.agent) and one.agent not in self._agents for one in self._batches.values())
-        return max(self._planner.slots, sum(self._agents.values()) + len(self._agents)) + without_card
 
     def _look_at_agents(self) -> None:
         """Note the slots of the agents that live: those whose cards change. Remove the cards of the others.
@@ -362,3 +326,15 @@ class Agents:
         """Forget a batch."""
         del self._batches[batch.name]
         self._desk.forget(batch.name)
+
+
+def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
+    """Return the trials of an item; none if it cannot be read."""
+    try:
+        if item.kind == RESULT:
+            return read_done(desk.result(item) or b"").numbers
+        ticket = desk.read(item)
+        return ticket.numbers if ticket else ()
+    except Exception as error:
+        log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, " ".join(str(error).split()))
+        return ()

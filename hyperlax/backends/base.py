@@ -28,13 +28,28 @@ SUMMED = (
 """Entries of a `timing.json` that are summed over sessions of refilled lanes."""
 
 
+def timing_of(
+    cost: Mapping[str, Any], lanes: int, peak_memory: int | None, predicted: float | None = None, **more: Any
+) -> dict[str, Any]:
+    """Return the content of a `timing.json`. cost: the entries of `SUMMED`, not all in closed batches. more: further entries."""
+    seconds = cost["train_seconds"] + cost["evaluate_seconds"]
+    return {
+        **cost,
+        "steps_per_second": cost["steps"] / seconds if seconds else 0.0,
+        "peak_memory_bytes": peak_memory,
+        "lanes": lanes,
+        **more,
+        "predicted_seconds": predicted,
+    }
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """Settings of a backend.
 
     Args:
       num_seeds: Seeds that a lane trains at once.
-      super_batch: Trials of a super-batch; None if as many as train at once. The backend then has its choice in `packing`.
+      super_batch: Trials of a super-batch; None if as many as train at once, see `width`.
       lanes: The most trials that a compiled call trains at once; None chooses from the device and `super_batch`.
       packing: "auto", "pad" or "split".
       chosen: The `Backend.packing` of a study that is resumed, or that the first agent has chosen: programs and, unless others are
@@ -84,10 +99,9 @@ class EngineConfig:
         """True if trials train in compiled programs."""
         return self.task is None or self.task.has_programs
 
-
-def narrowest(at_once: int, trials: int) -> int:
-    """Return the width of super-batches that keep all lanes busy. at_once: trials that train at once; trials: of the study."""
-    return max(2, min(at_once, trials))
+    def width(self, at_once: int) -> int:
+        """Return the trials of a super-batch; unless that is given, as many as train at once, so that all lanes are busy."""
+        return self.super_batch or max(2, min(at_once, self.num_trials))
 
 
 @dataclass(frozen=True)
@@ -119,17 +133,16 @@ class Backend(Protocol):
 
     A trial enters, advances segment by segment, and leaves. There are two kinds of backend. In one, trials wait for a decision
     after every segment (pruning, racing, populations). In the other, they train to their end without decisions (closed batches).
-    The loop is the same for both.
+    The loop is the same for both. A subclass needs what ends with `...` here, and of the rest what it has something to do for.
+
+    device: what it trains on, in words. packing: its choice of programs and lanes, as JSON, with the `EngineConfig.width` of its
+    `super_batch`. A study stores it and passes it to the backend when it is resumed.
     """
 
     device: str
     lanes: int
     slots: int
-
-    @property
-    def packing(self) -> Mapping[str, Any]:
-        """Choice of programs and lanes, as JSON. A study stores it and passes it to the backend when it is resumed."""
-        ...
+    packing: Mapping[str, Any]
 
     @property
     def occupied(self) -> int:
@@ -138,8 +151,8 @@ class Backend(Protocol):
 
     @property
     def preparing(self) -> int:
-        """Lanes that hold a trial whose program is still being compiled."""
-        ...
+        """Lanes that hold a trial whose program is still being compiled; 0 if that is not known."""
+        return 0
 
     @property
     def room(self) -> int:
@@ -164,7 +177,6 @@ class Backend(Protocol):
 
     def begin(self) -> None:
         """Start the training that `advance` waits for, in the background."""
-        ...
 
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Block until at least one trial has new results. Return the new results of all trials, by number."""
@@ -176,27 +188,26 @@ class Backend(Protocol):
         The copies made between two segments replace all trials that were in lanes. A trial that continues in the lane of its
         source keeps its random numbers; any other trial gets its own.
         """
-        ...
+        raise RuntimeError("only the lanes of a population can be copied")
 
     def leave(self, number: int) -> None:
         """Free the lane of a trial once its current segment has ended. `advance` reports nothing more about the trial."""
-        ...
 
     def stop(self) -> None:
         """Ask closed batches to end after their current segment. Signal handlers call this, so it only sets a flag."""
-        ...
 
     def wake(self) -> None:
-        """Let `advance` return soon, maybe without results. Any thread may call this."""
-        ...
+        """Let `advance` return soon, maybe without results, unless it does by itself. Any thread may call this."""
 
     def save(self) -> None:
         """Save all lanes between two segments. Wait for running segments first."""
-        ...
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Restore the saved unfinished trials, and return their results so far. trials: at least these. No trial is in a lane."""
-        ...
+        """Restore the saved unfinished trials, and return their results so far. trials: at least these. No trial is in a lane.
+
+        Closed batches are not restored here: they continue when they enter again.
+        """
+        return ()
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
         """Return `timing.json` for trials that ended together: the cost since the last call, or of their batch.
@@ -208,4 +219,3 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release threads and lanes."""
-        ...

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 GRACE_SECONDS = 10.0
 """Time between TERM and KILL."""
@@ -19,12 +21,24 @@ _CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGBUS")
 """Signals by which a process's own code ends it."""
 
 
+def python(code: str, *words: str) -> list[str]:
+    """Return the command of a Python process that imports from where this one does, and runs code with these `sys.argv`."""
+    start = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    return [sys.executable, "-P", "-c", start + code, json.dumps([str(path) for path in sys.path]), *words]
+
+
 class Child:
     """A process that leads a session and a process group of its own.
 
     A Ctrl-C in the terminal does not reach it. What it starts belongs to its group and ends with it. On Linux so do processes that
     have left the group, such as daemons: they have inherited a variable of its environment that no other process has.
+
+    pid: the process and its group. input, output, error: its standard streams, None if they are not pipes.
     """
+
+    input: Any
+    output: Any
+    error: Any
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None, **streams: Any):
         """Start a process. streams: `stdin`, `stdout`, `stderr` and `cwd` as in `subprocess.Popen`.
@@ -34,31 +48,9 @@ class Child:
         mark = f"HYPERLAX_PROCESS_{uuid.uuid4().hex}"
         self._mark = f"{mark}=1".encode()
         environment = {**(os.environ if environment is None else environment), mark: "1"}
-        self._process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+        self._process = child = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+        self.pid, self.input, self.output, self.error = child.pid, child.stdin, child.stdout, child.stderr
         self._is_over = False
-
-    @property
-    def pid(self) -> int:
-        """The process and its group."""
-        return self._process.pid
-
-    @property
-    def input(self) -> IO[bytes]:
-        """Its standard input, if that is a pipe."""
-        assert self._process.stdin is not None
-        return self._process.stdin
-
-    @property
-    def output(self) -> IO[bytes]:
-        """Its standard output, if that is a pipe."""
-        assert self._process.stdout is not None
-        return self._process.stdout
-
-    @property
-    def error(self) -> IO[bytes]:
-        """Its standard error, if that is a pipe."""
-        assert self._process.stderr is not None
-        return self._process.stderr
 
     @property
     def status(self) -> int:
@@ -97,10 +89,7 @@ class Child:
         if not self.is_alive():
             return
         with suppress(OSError):  # it has just ended
-            if hasattr(os, "killpg"):
-                os.killpg(self.pid, number)
-            else:
-                self._process.send_signal(number)
+            os.killpg(self.pid, number)
         for pid in _with_mark(self._mark):
             with suppress(OSError):
                 if os.getpgid(pid) != self.pid:
@@ -113,7 +102,7 @@ def end(children: Collection[Child], grace: float | None = None) -> None:
         child.send(signal.SIGTERM)
     if not wait_for(children, GRACE_SECONDS if grace is None else grace):
         for child in children:
-            child.send(getattr(signal, "SIGKILL", signal.SIGTERM))
+            child.send(signal.SIGKILL)
         wait_for(children, GRACE_SECONDS)
 
 
@@ -147,8 +136,6 @@ def _has_group(pid: int) -> bool:
 
     Zombies are members for the system, and stay where nobody collects them, as in a container whose first process is this one.
     """
-    if not hasattr(os, "killpg"):
-        return False
     try:
         os.killpg(pid, 0)
     except OSError:

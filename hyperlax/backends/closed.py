@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hyperlax.backends.base import SHARED, Evicted
+from hyperlax.backends.base import SHARED, Evicted, timing_of
 from hyperlax.backends.lanes import Lanes, LanesBackend, final_error
 from hyperlax.engine import device
 from hyperlax.engine.checkpoint import SaveTimer
@@ -61,7 +61,7 @@ class ClosedBatches(LanesBackend):
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         """Queue trials, one batch of `plan`, for a slot. Return all their numbers."""
-        self._queue.append(_Batch(self._task.program(trials[0]), 0, group, trials=tuple(trials)))
+        self._queue.append(_Batch(self._task.program(trials[0]), 0, trials=tuple(trials)))
         return [trial.number for trial in trials]
 
     def begin(self) -> None:
@@ -74,10 +74,6 @@ class ClosedBatches(LanesBackend):
                 self._checkpoints.prune(batch.numbers)
             self._used.append(batch)
             self._start(batch)
-
-    def copy(self, source: int, into: Trial) -> None:
-        """Raise NotImplementedError: no decisions are made about the trials of closed batches."""
-        raise NotImplementedError("trials of closed batches cannot be copied")
 
     def leave(self, number: int) -> None:
         """Drop a trial: from the queue, from all later reports, and from disk."""
@@ -99,10 +95,6 @@ class ClosedBatches(LanesBackend):
         """Stop every batch after its current segment, and save it there. Start no more. `advance` reports those that ended."""
         self.stop()
         self._wait()
-
-    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Return no results: a saved batch continues when it enters again after `plan`."""
-        return ()
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
         """Return the cost of the batch of these trials."""
@@ -171,19 +163,13 @@ class ClosedBatches(LanesBackend):
         """Return the cost of the batch, including programs compiled before its own that did not fit."""
         watch, refused = session.watch, sum(made.seconds for made in batch.refused)
         steps = session.segments.steps()[watch.segments] * len(batch.trials) * session.program.seeds
-        timing = watch.timing()
-        return {
-            **timing,
-            "programs_compiled": timing["programs_compiled"] + sum(not made.cached for made in batch.refused),
-            "compile_seconds": timing["compile_seconds"] + refused,
-            "wall_seconds": timing["wall_seconds"] + refused,
-            "steps": steps,
-            "steps_per_second": steps / (watch.train + watch.evaluate),
-            "peak_memory_bytes": device.peak_memory_bytes(self._devices[batch.slot]),
-            "lanes": session.program.lanes,
-            "useful_lane_segments": sum(max(len(result.curve.steps) - 1, 0) for result in results),
-            "predicted_seconds": predicted,
-        }
+        cost = {**watch.timing(), "steps": steps}
+        cost["programs_compiled"] += sum(not made.cached for made in batch.refused)
+        cost["compile_seconds"] += refused
+        cost["wall_seconds"] += refused
+        peak = device.peak_memory_bytes(self._devices[batch.slot])
+        useful = sum(max(len(result.curve.steps) - 1, 0) for result in results)
+        return timing_of(cost, session.program.lanes, peak, predicted, useful_lane_segments=useful)
 
     def _take(self, event: Any) -> Sequence[SegmentResult]:
         batch: _Batch = event.lanes

@@ -62,8 +62,8 @@ def run_command(
 
     Raises:
       TrialEnded: It has to end, or has reported something wrong. It has ended.
-      CommandFault, CommandLost: It ended by itself, or was killed.
-      MlflowAway: It has succeeded, and its metrics cannot be read.
+      CommandFault: It has failed, or its metrics in MLflow cannot be read.
+      CommandLost: It was killed.
     """
     place = report.directory
     outputs = [place.with_name(f"{place.name}.{stream}.txt") for stream in ("out", "err")]
@@ -91,8 +91,8 @@ def run_command(
             if not reported.stat().st_size:
                 reported.unlink()
     _check_status(child, outputs[1])
-    if mlflow:
-        mlflow.pass_on(report, is_over=True)
+    if mlflow and (problem := mlflow.pass_on(report, is_over=True)):
+        raise CommandFault(problem)
 
 
 def _start(task: Command, params: Mapping[str, Any], variables: Mapping[str, str]) -> Child:

@@ -38,7 +38,6 @@ class Lanes:
 
     algorithm: Any
     slot: int
-    group: int
     training: Future[None] | None = None
     is_broken: bool = False
     leaving: set[int] = field(default_factory=set)
@@ -106,10 +105,6 @@ class LanesBackend(Backend, ABC):
         """Lanes that hold a trial whose program is still being compiled."""
         sessions = [(lanes, lanes.session) for lanes in tuple(self._used)]
         return sum(len(lanes.numbers) for lanes, s in sessions if s is None or not s.program.is_ready)
-
-    def stop(self) -> None:
-        """Note that the study has to end. Lanes that wait after every segment need nothing else."""
-        return
 
     def wake(self) -> None:
         """Let `advance` return soon."""

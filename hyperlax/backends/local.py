@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 
 from hyperlax.algorithms.own import LanesTask
 from hyperlax.algorithms.program import AlgorithmTask
-from hyperlax.backends.base import EngineConfig, narrowest
+from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.backends.lanes import LanesBackend
 from hyperlax.backends.open import OpenLanes
@@ -117,15 +117,14 @@ def _probe(config: EngineConfig) -> LocalTask:
 def _budget(config: EngineConfig, slots: list[Any]) -> Budget:
     """Return the budget of a study. A resumed study keeps its stored choices."""
     chosen = config.chosen or {"super_batch": config.super_batch, "slots": len(slots)}
-    super_batch = chosen["super_batch"]
     lanes = config.lanes or (len(config.trials) if config.trials else chosen.get("automatic_lanes"))
     if not lanes:
-        widest = super_batch or min(USUAL_SUPER_BATCH, config.num_trials)
+        widest = chosen["super_batch"] or min(USUAL_SUPER_BATCH, config.num_trials)
         lanes = device.automatic_lanes(widest, slots)
     return Budget(
         config.run_length,
         config.num_trials,
-        super_batch or narrowest(lanes * len(slots), config.num_trials),
+        chosen["super_batch"] or config.width(lanes * len(slots)),
         config.num_seeds,
         chosen["slots"],
         lanes,

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyperlax.backends.base import BackendLost
-from hyperlax.backends.child import GRACE_SECONDS, Child, end, wait_for
-from hyperlax.backends.desk import agents_of_process
+from hyperlax.backends.child import GRACE_SECONDS, Child, end, python, wait_for
+from hyperlax.backends.wire import agents_of_process
 from hyperlax.engine.machine import memory_share
 from hyperlax.errors import STOPPED, counted
 
 ENDS_WITH_INPUT = "HYPERLAX_AGENT_ENDS_WITH_INPUT"
 """The variable that tells an agent to end when its standard input ends: its leader has died."""
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from hyperlax.cli import main; sys.exit(main())"
 _MOST_DEATHS = 10
 """How many agents may die one after another without a result in between."""
 
@@ -63,15 +61,30 @@ def shares(count: int, slots: int, gpus: Sequence[str] = (), devices: Sequence[i
 def start_agent(study: Path, level: str, share: Share, environment: Mapping[str, str] = os.environ) -> Child:
     """Start an agent on this machine. It ends when its standard input does, so also with this process."""
     words = ["agent", str(study.absolute()), "--log-level", level, *share.words]
-    command = [sys.executable, "-P", "-c", _START, json.dumps([str(path) for path in sys.path]), *words]
+    command = python("from hyperlax.cli import main; sys.exit(main())", *words)
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
     return Child(command, {**environment, **share.variables, ENDS_WITH_INPUT: "1"}, **streams)
 
 
-class StartedAgents:
+class StartedAgents(ABC):
     """Agents that a leader starts. Only so many may die one after another without a result in between."""
 
     _deaths = 0
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the agents that are missing."""
+
+    @abstractmethod
+    def dead(self) -> dict[str, str]:
+        """Return those that have died since the last call: the beginning of the agent's name, and how.
+
+        Raises BackendLost if none may train, or if too many have died without a result.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End them. They hand back what they train at the next evaluation, if that comes soon."""
 
     def have_trained(self) -> None:
         """Note that a batch has ended."""
@@ -95,16 +108,11 @@ class LocalAgents(StartedAgents):
         self._children: dict[int, Child] = {}
 
     def start(self) -> None:
-        """Start the agents that are missing."""
         for agent, share in enumerate(self.shares):
             if agent not in self._children:
                 self._children[agent] = start_agent(self._study, "WARNING", share, self._environment)
 
     def dead(self) -> dict[str, str]:
-        """Return those that have died since the last call: the beginning of the agent's name, and how.
-
-        Raises BackendLost if one has ended with an error, or if too many have died without a result.
-        """
         found = {}
         for agent, child in [(agent, child) for agent, child in self._children.items() if not child.is_alive()]:
             del self._children[agent]
@@ -118,7 +126,6 @@ class LocalAgents(StartedAgents):
         return found
 
     def close(self) -> None:
-        """End them. They hand back what they train at the next evaluation, if that comes soon."""
         children = list(self._children.values())
         for child in children:
             child.input.close()

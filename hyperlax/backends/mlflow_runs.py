@@ -20,10 +20,6 @@ _SECONDS = 1.0
 """Minimum time between two questions to MLflow."""
 
 
-class MlflowAway(Exception):
-    """The sentence that MLflow cannot be reached."""
-
-
 class MlflowRun:
     """A run of its own for a seed of a trial. It replaces the run of an earlier start.
 
@@ -54,27 +50,26 @@ class MlflowRun:
         }
         self._read, self._next = 0, 0.0
 
-    def pass_on(self, report: Report, is_over: bool = False) -> None:
+    def pass_on(self, report: Report, is_over: bool = False) -> str | None:
         """Report the values of the leading metric since the last call, if all reports so far came from here.
 
-        Raises MlflowAway if MLflow cannot be read when the command is over.
+        Return the problem, in words, if MLflow cannot be read when the command is over.
         """
         now = time.monotonic()
         if report.count != self._read or (not is_over and (report.keeps_last or now < self._next)):
-            return
+            return None
         self._next = now + _SECONDS
         try:
             points = {name: self._history(name) for name in self._measures}
         except Exception as error:  # MLflow may raise anything, and its words may hold a password
-            if is_over:
-                raise MlflowAway(f"its metrics cannot be read from MLflow ({type(error).__name__})") from error
-            return
+            return f"its metrics cannot be read from MLflow ({type(error).__name__})" if is_over else None
         if report.keeps_last:  # of each measure: they may be logged at different steps
             points = {name: [(0, value) for _, value in found[-1:]] for name, found in points.items()}
         for step, value in points[self._measures[0]][self._read :]:
             others = {name: other for name, found in points.items() for at, other in found if at == step}
             self._read += 1
             report(max(step, report.step + 1), **{**others, self._measures[0]: value})
+        return None
 
     def _history(self, name: str) -> list[tuple[int, float]]:
         """Return step and value of all points of a metric, in order."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyperlax.backends.base import SHARED, SUMMED, Evicted
+from hyperlax.backends.base import SHARED, SUMMED, Evicted, timing_of
 from hyperlax.backends.lanes import Lanes, LanesBackend, final_error
 from hyperlax.engine import device
 from hyperlax.engine.checkpoint import Metadata, log_restart
@@ -23,6 +23,7 @@ from hyperlax.trial import SegmentResult, Trial
 class _Pool(Lanes):
     """A session for the trials of one group. copies: pairs of a source's number and the trial that continues from it."""
 
+    group: int
     session: LaneSession
     copies: list[tuple[int, Trial]] = field(default_factory=list)
 
@@ -45,8 +46,7 @@ class OpenLanes(LanesBackend):
         """
         super().__init__(*args, **kwargs)
         self._may_shrink = may_shrink
-        self._spent: Counter[str] = Counter()
-        self._told: dict[str, float] = dict.fromkeys(SUMMED, 0)
+        self._spent, self._told = Counter[str](), Counter[str]()
         self._began = time.perf_counter()
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
@@ -112,24 +112,14 @@ class OpenLanes(LanesBackend):
 
         lane_segments: segments of all lanes, occupied or not.
         """
-        now = self.spent()
-        spent = {name: now[name] - self._told[name] for name in SUMMED}
-        self._told = now
-        seconds = spent["train_seconds"] + spent["evaluate_seconds"]
-        return {
-            **spent,
-            "steps_per_second": spent["steps"] / seconds if seconds else 0.0,
-            "peak_memory_bytes": max(map(device.peak_memory_bytes, set(self._devices))),
-            "lanes": sum(pool.session.program.lanes for pool in self._used if pool.group == SHARED),
-            "predicted_seconds": None,
-        }
-
-    def spent(self) -> dict[str, float]:
-        """Return the cost of all sessions in this process."""
         total = self._spent.copy()
         for pool in self._used:
             total.update(_spent(pool.session))
-        return {**{name: total[name] for name in SUMMED}, "wall_seconds": time.perf_counter() - self._began}
+        total.update({"wall_seconds": time.perf_counter() - self._began})
+        spent = {name: total[name] - self._told[name] for name in SUMMED}
+        self._told = total
+        lanes = sum(pool.session.program.lanes for pool in self._used if pool.group == SHARED)
+        return timing_of(spent, lanes, max(map(device.peak_memory_bytes, set(self._devices))))
 
     def _enter(self, trial: Trial, repetition: int, group: int) -> bool:
         if any(trial.number in pool.numbers for pool in self._used):
@@ -162,7 +152,7 @@ class OpenLanes(LanesBackend):
         taken = {pool.session.place[1] for pool in self._used if pool.slot == slot}
         index = next(index for index in itertools.count() if index not in taken)
         session = self._session(algorithm, slot, self._programs.lanes_of(algorithm), index)
-        pool = _Pool(algorithm, slot, group, session=session)
+        pool = _Pool(algorithm, slot, group=group, session=session)
         self._used.append(pool)
         return pool
 

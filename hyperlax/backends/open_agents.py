@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from hyperlax.backends.agents import Agents, Batch, OwnAgents
-from hyperlax.backends.base import MOST_LOSSES, SHARED, SUMMED, Backend, EngineConfig, Evicted, LostError
-from hyperlax.backends.desk import ALONE, LEASE_SECONDS, NEWS, Item
-from hyperlax.backends.wire import BatchDone, read_done
+from hyperlax.backends.agents import Agents, Batch
+from hyperlax.backends.base import MOST_LOSSES, SHARED, SUMMED, Backend, EngineConfig, Evicted, LostError, timing_of
+from hyperlax.backends.local_agents import StartedAgents
+from hyperlax.backends.wire import ALONE, LEASE_SECONDS, NEWS, BatchDone, Item, read_done
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.trial import WHERE, Plan, Trial
@@ -74,17 +74,10 @@ class OpenAgents(Agents):
         """Return what agents have spent since the last call, and where these trials trained."""
         spent, self._spent = self._spent, Counter()
         since, self._since = self._since, time.perf_counter()
-        seconds = spent["train_seconds"] + spent["evaluate_seconds"]
         places = dict.fromkeys(self._where[number] for number in sorted(numbers) if number in self._where)
-        return {
-            **{name: spent[name] for name in (*SUMMED, "told_before")},
-            "wall_seconds": self._since - since,
-            "steps_per_second": spent["steps"] / seconds if seconds else 0.0,
-            "peak_memory_bytes": self._peak,
-            "lanes": sum(self._lanes_of.values()),
-            "predicted_seconds": None,
-            **{name: "; ".join(place[at] for place in places) for at, name in enumerate(WHERE)},
-        }
+        where = {name: "; ".join(place[at] for place in places) for at, name in enumerate(WHERE)}
+        cost = {name: spent[name] for name in (*SUMMED, "told_before")} | {"wall_seconds": self._since - since}
+        return {**timing_of(cost, sum(self._lanes_of.values()), self._peak), **where}
 
     def close(self) -> None:
         """Take back everything. Remove what agents have saved, unless it is needed to continue."""
@@ -175,11 +168,11 @@ def make_agents(
     desk: Work,
     planner: Backend,
     config: EngineConfig,
-    device: str,
-    local: OwnAgents,
+    device_kind: str,
+    local: StartedAgents,
     checkpoints: CheckpointManager | None,
     lease: float = LEASE_SECONDS,
 ) -> Agents:
     """Return the backend of a leader; see `Agents` and `OpenAgents`."""
-    parts = desk, planner, config, device, local, lease
+    parts = desk, planner, config, device_kind, local, lease
     return OpenAgents(*parts, checkpoints=checkpoints) if config.kind == "refilled" else Agents(*parts)

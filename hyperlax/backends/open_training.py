@@ -9,8 +9,7 @@ from typing import Any
 
 from hyperlax.backends.agent_training import Batch, Training
 from hyperlax.backends.base import SHARED, Evicted
-from hyperlax.backends.desk import ALONE, CLAIM, NEWS, Item, Ticket
-from hyperlax.backends.wire import BatchDone, pack_done
+from hyperlax.backends.wire import ALONE, CLAIM, NEWS, BatchDone, Item, Ticket, pack_done
 from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.errors import numbered
 from hyperlax.trial import SegmentResult
@@ -57,13 +56,13 @@ class OpenTraining(Training):
         """
         groups = {(batch.is_alone, batch.group) for batch in self.batches.values()}
         if item.batch.startswith(ALONE):
-            is_wanted = groups <= {(True, ticket["group"])}
+            is_wanted = groups <= {(True, ticket.group)}
             self._drains = self._drains or not is_wanted
         else:
             is_wanted = not self._drains and not any(is_alone for is_alone, _ in groups)
         if self._is_known(item):
             return False
-        is_wanted = is_wanted and not self._batch_of().keys() & {number for number, _ in ticket["trials"]}
+        is_wanted = is_wanted and self._batch_of().keys().isdisjoint(ticket.numbers)
         if not is_wanted:
             self._refused.add(item.batch)
         return is_wanted

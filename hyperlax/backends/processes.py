@@ -8,15 +8,14 @@ from __future__ import annotations
 import logging
 import queue
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from threading import Thread
 from typing import Any
 
-from hyperlax.backends.base import MOST_LOSSES, SHARED, EngineConfig, Evicted, LostError, narrowest
+from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
 from hyperlax.backends.child import GRACE_SECONDS, end, wait_for
-from hyperlax.backends.runs import FunctionError, Run, Worker, timing_of
-from hyperlax.backends.slots import environments
+from hyperlax.backends.runs import FunctionError, Run, Worker, environments, timing_of_runs
 from hyperlax.engine.assignment import PROCESS, seconds
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, UsageError, counted
@@ -30,7 +29,7 @@ _FIRST_CONFIRMATION_SEED = 1_000_000
 """The first seed of a confirmation, above the study's own."""
 
 
-class Processes:
+class Processes(Backend):
     """A backend that trains a task in worker processes. A trial has one, and trains its seeds one after another in it."""
 
     lanes = 1
@@ -41,9 +40,7 @@ class Processes:
         self._environments = environments(task, config.slots)
         self.slots = len(self._environments)
         self.device = counted(self.slots, "worker process")
-        width = config.super_batch or narrowest(self.slots, config.num_trials)
-        chosen = config.chosen or {}
-        self.packing = {"super_batch": chosen.get("super_batch", width), "slots": chosen.get("slots", self.slots)}
+        self.packing = {"super_batch": config.width(self.slots), "slots": self.slots, **(config.chosen or {})}
         self._is_refilled = config.kind == "refilled"
         self._races = self._is_refilled and (config.trial_seeds or 1) > config.num_seeds
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -62,16 +59,6 @@ class Processes:
     def occupied(self) -> int:
         """Trials that train or wait for a process."""
         return len(self._queue) + sum(worker.current is not None for worker in tuple(self._workers.values()))
-
-    @property
-    def room(self) -> int:
-        """As many trials as there are processes."""
-        return self.slots
-
-    @property
-    def restored(self) -> Mapping[int, int]:
-        """No trials: their functions continue by themselves, and report."""
-        return {}
 
     @property
     def preparing(self) -> int:
@@ -128,10 +115,6 @@ class Processes:
         budget = self._config.run_length.total_timesteps
         return [changed[number].result(self._task, budget) for number in sorted(changed)], evicted
 
-    def copy(self, source: int, into: Trial) -> None:
-        """Raise NotImplementedError: the state of a function is its own."""
-        raise NotImplementedError("the state of a function cannot be copied")
-
     def leave(self, number: int) -> None:
         """Let the function of a trial end at its current or next report, and report nothing more about the trial."""
         self._queue = [run for run in self._queue if run.trial.number != number]
@@ -162,10 +145,6 @@ class Processes:
             with suppress(queue.Empty):
                 self._handle(self._events.get(timeout=left))
 
-    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Return no results: a trial starts again, with the files that its function has kept."""
-        return ()
-
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
         """Return the cost of a closed batch, or of everything since the last call."""
         if not self._is_refilled:
@@ -173,7 +152,7 @@ class Processes:
         spent, self._spent = self._spent, Counter()
         since, self._since = self._since, seconds()
         wall = self._since - since
-        return timing_of(spent["seconds"], spent["steps"], wall, lane_segments=int(spent["segments"]))
+        return timing_of_runs(spent["seconds"], spent["steps"], wall, lane_segments=int(spent["segments"]))
 
     def close(self) -> None:
         """End all processes with what they have started: those that are idle by themselves, the others by TERM, then KILL."""

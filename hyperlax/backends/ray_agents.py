@@ -89,10 +89,6 @@ class RayAgents(StartedAgents):
             self._start_one()
 
     def dead(self) -> dict[str, str]:
-        """Return those that have died since the last call, and how.
-
-        Raises BackendLost if none may train, or if too many have died without a result.
-        """
         import ray
 
         found = dict[str, str]()

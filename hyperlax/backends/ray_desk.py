@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.backends.base import BackendLost
-from hyperlax.backends.desk import NEWS, RESULT, TICKET, Item, Ticket
+from hyperlax.backends.wire import NEWS, RESULT, TICKET, Item, Ticket
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.files import replacing, staying
@@ -131,7 +131,7 @@ class AgentDesk:
     def __init__(self, actor: Any, study: str, root: Path, seconds: float):
         self.study, self._actor, self._root, self._seconds = study, actor, root, seconds
         self._folder = root
-        self._trials: dict[str, list[int]] = {}
+        self._trials: dict[str, tuple[int, ...]] = {}
         self._sent: dict[str, tuple[float, Any]] = {}
         self._sending = threading.Lock()
         self._seen = threading.local()
@@ -164,7 +164,7 @@ class AgentDesk:
         """Return the content of a ticket or claim, None if it is gone. Raises UsageError if it is damaged."""
         ticket = self.ask("call", "read", item)
         if ticket is not None:
-            self._trials[item.batch] = [number for number, _ in ticket["trials"]]
+            self._trials[item.batch] = ticket.numbers
         return ticket
 
     def renew(self, claim: Item) -> bool:

@@ -1,4 +1,4 @@
-"""A trial that trains in a worker process, as the process that holds the study sees it, and that worker process."""
+"""A trial that trains in a worker process, as the process that holds the study sees it, that process, and its slot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,11 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.backends.child import Child, end
+from hyperlax.backends.base import timing_of
+from hyperlax.backends.child import Child, end, python
+from hyperlax.engine.machine import cores, gpus
+from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.tasks import Task
 from hyperlax.trial import NOT_FINITE, Curve, LaneInterval, SegmentResult, Trial
 
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from hyperlax.backends.worker import main; main()"
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+"""Variables from which numerical libraries know how many threads to start. Else each process starts one per core."""
 
 
 class FunctionError(Exception):
@@ -83,7 +92,7 @@ class Run:
     def timing(self) -> dict[str, Any]:
         """Return its cost, by the names of `timing.json`."""
         wall = self.interval.ended - self.interval.began if self.interval else 0.0
-        return timing_of(sum(self.seconds.values()), self.steps, wall, useful_lane_segments=self.segments)
+        return timing_of_runs(sum(self.seconds.values()), self.steps, wall, useful_lane_segments=self.segments)
 
     def result(self, task: Task, budget: int) -> SegmentResult:
         """Return its results so far."""
@@ -120,7 +129,7 @@ class Worker:
         self.slot, self.is_loaded, self.is_waiting = slot, False, False
         self.group: int | None = None
         self.run: Run | None = None
-        command = [sys.executable, "-P", "-c", _START, json.dumps([str(path) for path in sys.path])]
+        command = python("from hyperlax.backends.worker import main; main()")
         self.child = Child(command, environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.thread = threading.Thread(target=self._listen, args=(events,), daemon=True, name=f"slot {slot}")
         self.thread.start()
@@ -163,21 +172,52 @@ class Worker:
         end([self.child])
 
 
-def timing_of(train_seconds: float, steps: int, wall_seconds: float, **more: int) -> dict[str, Any]:
+def environments(task: Task, asked: int | None) -> list[dict[str, str]]:
+    """Return the variables of each slot's process. asked: slots; None for as many as the cores and GPUs of this process allow.
+
+    Raises UsageError if this machine lacks what a trial needs.
+    """
+    if task.cores > cores():
+        raise UsageError(
+            f"a trial needs {counted(task.cores, 'core')}, and this process may use {cores()}. Lower the cores of a trial."
+        )
+    slots = asked or cores() // task.cores
+    common = {**os.environ, **{name: str(task.cores) for name in _THREADS if name not in os.environ}}
+    if other := next((name for name in task.resources if name != "gpu"), None):
+        raise UsageError(f"the task needs {other}, and here resources can only be gpu. Remove it from resources=.")
+    if "gpu" not in task.resources:
+        return [common] * slots
+    shares = _gpu_shares(task.resources["gpu"])
+    if not shares:
+        raise UsageError(
+            f"a trial needs {task.resources['gpu']:g} GPUs, and this machine has {len(gpus())}. Change resources=."
+        )
+    if asked and asked > len(shares):
+        problem = "{slots} {0}: the GPUs of this machine are enough for {1}. Give at most that."
+        raise OptionError("slots", problem, asked, len(shares))
+    return [{**common, "CUDA_VISIBLE_DEVICES": share} for share in shares[:slots]]
+
+
+def _gpu_shares(amount: float) -> list[str]:
+    """Return the GPUs of each trial that trains at once, as CUDA_VISIBLE_DEVICES names them. amount: GPUs of a trial."""
+    names = gpus()
+    if amount < 1:
+        return names * int(1 / amount + 1e-9)
+    each = math.ceil(amount)
+    return [",".join(names[first : first + each]) for first in range(0, len(names) - each + 1, each)]
+
+
+def timing_of_runs(train_seconds: float, steps: int, wall_seconds: float, **more: int) -> dict[str, Any]:
     """Return the content of a `timing.json`. Nothing is compiled for a function, and what it does is all training."""
-    return {
+    cost = {
         "programs_compiled": 0,
         "compile_seconds": 0.0,
         "train_seconds": float(train_seconds),
         "evaluate_seconds": 0.0,
         "wall_seconds": wall_seconds,
         "steps": steps,
-        "steps_per_second": steps / train_seconds if train_seconds else 0.0,
-        "peak_memory_bytes": None,
-        "lanes": 1,
-        "predicted_seconds": None,
-        **more,
     }
+    return timing_of(cost, 1, None, **more)
 
 
 def _listed(steps: Sequence[int]) -> str:

@@ -1,6 +1,8 @@
-"""What travels between a leader and its agents, as JSON and arrays: configurations of backends, trials, and results.
+"""What lies on the desk between a leader and its agents: configurations and trials as JSON, results as MessagePack.
 
-A result is numpy's `.npz` without pickles: its arrays, and JSON in one more.
+A batch waits as a `TICKET`, is trained by the agent that has its `CLAIM`, and has a `RESULT` once it is trained. Where lanes are
+refilled, a batch is one trial. Its agent puts `NEWS` on the desk after every segment and keeps the claim until the leader removes
+it. `work` keeps a desk in a directory. An array in a result is in numpy's own format, without pickles.
 """
 
 from __future__ import annotations
@@ -8,46 +10,100 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
+import os
+import re
+import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from traceback import format_exception
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
+from numpy.lib.format import read_array, write_array
 
-from hyperlax.agent import Policy
 from hyperlax.backends.base import EngineConfig
-from hyperlax.backends.desk import RESULT, Item
-from hyperlax.backends.work import Work
-from hyperlax.engine.assignment import intervals_from_array, intervals_to_array
 from hyperlax.engine.machine import installed
 from hyperlax.fields import dotted, filled
 from hyperlax.files import convert, json_text
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, RunLength
-from hyperlax.trial import MEASURED, Curve, SegmentResult, Trial
+from hyperlax.trial import SegmentResult, Trial
 
-log = logging.getLogger(__name__)
-
-_ABOUT = "about"
+LEASE_SECONDS = 60.0
+"""Seconds after which an agent that did not renew its claim has lost it."""
+TICKET, CLAIM, RESULT, NEWS = "ticket", "claim", "result", "news"
+ALONE = "a"
+"""First letter of a batch, usually b, whose agent may train only batches of its group at the same time."""
 _DECIDING = ("hyperlax", "jax", "jaxlib")
 """The packages whose version decides the bits of a result."""
 _OF_RECIPE = ("space", "task")
 _NOT_JSON = ("base", "run_length", "trials", "configs", "devices", "mlflow")
 _NOT_DECIDING = ("num_trials", "super_batch", "slots", "lanes", "compilation_cache", "mlflow")
 """Fields of a configuration, and entries of its choice of programs, that plan a study and decide no result."""
-_FIELDS = (
-    "number",
-    "repetition",
-    "segments",
-    "fault_step",
-    "is_done",
-    "lane",
-    "num_parameters",
-    "train_seconds",
-    "fault",
-)
+
+
+class Item(NamedTuple):
+    """A batch on the desk, or news, which have a number in its place. kind: `TICKET`, `CLAIM`, `RESULT` or `NEWS`.
+
+    agent: the claim's or that of the news, else "".
+    """
+
+    batch: str
+    agent: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """The content of a ticket, and of the claim that it becomes.
+
+    engine: the configuration that the agent needs. trials: number and values of each. group: as in `Backend.enter`. losses: how
+    often an agent has lost it.
+    """
+
+    engine: str
+    trials: list[tuple[int, dict[str, Any]]]
+    repetition: int = 0
+    group: int = 0
+    losses: int = 0
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(number for number, _ in self.trials)
+
+
+@dataclass(frozen=True)
+class AgentCard:
+    """An agent's description of itself.
+
+    batches: batch -> its trials and how many evaluations of how many are done. engine: the configuration that it is ready for.
+    device, slots, lanes, packing: those of its backend then. device_kind: see `Engine`. beginning: see `child`. is_confirmation:
+    whether it confirms the batches.
+    """
+
+    host: str
+    process: int
+    device: str
+    slots: int
+    began: str
+    batches: dict[str, tuple[list[int], int, int]]
+    engine: str = ""
+    device_kind: str = ""
+    lanes: int = 1
+    packing: dict[str, Any] = field(default_factory=dict)
+    beginning: str = ""
+    is_confirmation: bool = False
+
+
+def name_of_agent() -> str:
+    """Return a name for this process that no other process has, on any host."""
+    return f"{agents_of_process(os.getpid())}{os.urandom(2).hex()}"
+
+
+def agents_of_process(pid: int) -> str:
+    """Return the beginning of the names of a process's agents, on this host."""
+    return f"{re.sub(r'[^A-Za-z0-9_]', '-', socket.gethostname())[:40]}-{pid}-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +112,8 @@ class Engine:
 
     config: the fields of `EngineConfig` that are JSON. Its `mlflow` has no address, which may hold a password. base: the values of
     the base configuration. trials: number and values of each. The recipe has the rest.
-    versions, device: what agents have to have; any device if it is "". lease: see `work`.
+    versions, device_kind: what agents have to have: the packages and the kind of device by which the bits of results differ; any
+    device if it is "". lease: see `work`.
     """
 
     config: dict[str, Any]
@@ -64,11 +121,11 @@ class Engine:
     base: dict[str, Any]
     trials: list[tuple[int, dict[str, Any]]]
     versions: dict[str, str]
-    device: str
+    device_kind: str
     lease: float
 
     @classmethod
-    def of(cls, config: EngineConfig, chosen: Mapping[str, Any] | None, device: str, lease: float) -> Engine:
+    def of(cls, config: EngineConfig, chosen: Mapping[str, Any] | None, device_kind: str, lease: float) -> Engine:
         """Return the configuration of a leader. chosen: its choice of programs, None if agents are to choose."""
         own = {name: value for name, value in vars(config).items() if name not in (*_OF_RECIPE, *_NOT_JSON)}
         experiment = {"experiment": config.mlflow["experiment"]} if config.mlflow else None
@@ -77,8 +134,8 @@ class Engine:
             run_length=config.run_length,
             base=dotted(config.base),
             trials=[(trial.number, dotted(trial.config)) for trial in config.trials],
-            versions=versions(),
-            device=device,
+            versions=installed(_DECIDING),
+            device_kind=device_kind,
             lease=lease,
         )
 
@@ -116,11 +173,6 @@ def read_engine(text: str) -> Engine:
     return convert(json.loads(text), Engine, "a configuration")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide the bits of a result, without those that are not installed."""
-    return installed(_DECIDING)
-
-
 def digest_of(value: Any) -> str:
     """Return a short name for a value that JSON can hold."""
     return hashlib.sha256(json_text(value, indent=None).encode()).hexdigest()[:12]
@@ -135,28 +187,24 @@ def trials_of(stored: Sequence[tuple[int, Mapping[str, Any]]], base: Config) -> 
     return tuple(Trial(number, filled(base, values)) for number, values in stored)
 
 
-def refusal(engine: Engine, device: str, any_device: bool) -> str | None:
-    """Return why a machine would not give the study's results to the bit, None if it would. device: its own.
+def refusal(engine: Engine, device_kind: str, any_device: bool) -> str | None:
+    """Return why a machine would not give the study's results to the bit, None if it would. device_kind: its own.
 
     any_device: whether another kind of device is accepted.
     """
-    here = versions()
+    here = installed(_DECIDING)
     for package in sorted({*here, *engine.versions}):
         there = engine.versions.get(package, "none")
         if here.get(package, "none") != there:
             return (
                 f"its leader has {package} {there}, this agent {here.get(package, 'none')}. Install the same version."
             )
-    if engine.device and device != engine.device and not any_device:
+    if engine.device_kind not in ("", device_kind) and not any_device:
         return (
-            f"it trains on {engine.device}, and this machine has {device}, where results differ in their last bits. "
+            f"it trains on {engine.device_kind}, and this machine has {device_kind}, where results differ in their last bits. "
             "Use agents with that kind of device; only `hyperlax agent --any-device` takes another."
         )
     return None
-
-
-class RemoteError(Exception):
-    """An exception of an agent. The type's name and the text are those of the exception there; its traceback is a note."""
 
 
 @dataclass(frozen=True)
@@ -178,81 +226,30 @@ class BatchDone:
 
 def pack_done(done: BatchDone) -> bytes:
     """Return the content that `read_done` takes."""
-    arrays: dict[str, np.ndarray] = {}
-    about = {
-        "numbers": done.numbers,
-        "batches": done.batches,
-        "trained": done.trained,
-        "agent": done.agent,
-        "timing": done.timing,
-        "error": None if done.error is None else _error_to_json(done.error),
-        "results": [_to_json(result, f"{index}/", arrays) for index, result in enumerate(done.results)],
-    }
-    arrays[_ABOUT] = np.frombuffer(json_text(about, indent=None).encode(), np.uint8)
-    np.savez(content := io.BytesIO(), **arrays)  # pyright: ignore[reportArgumentType]
-    return content.getvalue()
+    return msgspec.msgpack.encode(done, enc_hook=_to_plain)
 
 
 def read_done(content: bytes) -> BatchDone:
     """Return the end of a batch. A content that is damaged may raise any exception."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        about = json.loads(stored[_ABOUT].tobytes())
-        arrays = {name: stored[name] for name in stored.files if name != _ABOUT}
-    results = (_from_json(entry, f"{index}/", arrays) for index, entry in enumerate(about["results"]))
-    error = about["error"] and _error_from_json(about["error"])
-    numbers = convert(about["numbers"], tuple[int, ...], "a result")
-    batches = convert(about["batches"], tuple[str, ...], "a result")
-    trained = convert(about["trained"], tuple[int, ...], "a result")
-    return BatchDone(numbers, about["agent"], tuple(results), about["timing"], error, batches, trained)
+    return msgspec.msgpack.decode(content, type=BatchDone, dec_hook=_from_plain)
 
 
-def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
-    """Return the trials of an item; none if it cannot be read."""
-    try:
-        if item.kind == RESULT:
-            return read_done(desk.result(item) or b"").numbers
-        ticket = desk.read(item)
-        return tuple(number for number, _ in ticket["trials"]) if ticket else ()
-    except Exception as error:
-        log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, " ".join(str(error).split()))
-        return ()
+def _to_plain(value: Any) -> Any:
+    """Return what stands for an exception, a number of numpy, or an array."""
+    if isinstance(value, Exception):
+        return _error_to_plain(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    write_array(content := io.BytesIO(), np.asarray(value), allow_pickle=False)
+    return content.getvalue()
 
 
-def _to_json(result: SegmentResult, at: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return a result as JSON, and put its arrays below a name."""
-    curve, policy = result.curve, result.policy
-    arrays |= {f"{at}{name}": getattr(curve, name) for name in ("steps", *MEASURED)}
-    arrays |= {f"{at}others/{name}": values for name, values in curve.others.items()}
-    arrays[f"{at}intervals"] = intervals_to_array(result.intervals)
-    if policy:
-        arrays |= {f"{at}policy/{name}": np.asarray(array) for name, array in policy.arrays.items()}
-    return {
-        **{name: getattr(result, name) for name in _FIELDS},
-        "curve": {name: getattr(curve, name) for name in ("episodes", "budget", "has_start")},
-        "policy": dict(policy.description) if policy else None,
-    }
+def _from_plain(kind: type, plain: Any) -> Any:
+    """Return the array or the exception that `_to_plain` took."""
+    return read_array(io.BytesIO(plain), allow_pickle=False) if kind is np.ndarray else _error_from_plain(plain)
 
 
-def _from_json(entry: dict[str, Any], at: str, arrays: Mapping[str, np.ndarray]) -> SegmentResult:
-    """Return the result that `_to_json` took."""
-    columns: dict[str, Any] = {name: arrays[f"{at}{name}"] for name in ("steps", *MEASURED)}
-    policy = entry.pop("policy")
-    return SegmentResult(
-        **{
-            **entry,
-            "curve": Curve(**columns, **entry["curve"], others=_below(f"{at}others/", arrays)),
-            "policy": None if policy is None else Policy(policy, _below(f"{at}policy/", arrays)),
-            "intervals": intervals_from_array(arrays[f"{at}intervals"]),
-        }
-    )
-
-
-def _below(at: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays below a name."""
-    return {name.removeprefix(at): array for name, array in arrays.items() if name.startswith(at)}
-
-
-def _error_to_json(error: Exception) -> dict[str, str]:
+def _error_to_plain(error: Exception) -> dict[str, str]:
     try:
         text = str(error)
     except Exception:
@@ -260,7 +257,8 @@ def _error_to_json(error: Exception) -> dict[str, str]:
     return {"type": type(error).__name__, "text": text, "traceback": "".join(format_exception(error))}
 
 
-def _error_from_json(entry: Mapping[str, str]) -> Exception:
-    error = type(entry["type"], (RemoteError,), {})(entry["text"])
+def _error_from_plain(entry: Mapping[str, str]) -> Exception:
+    """Return an exception with the type's name and the text of one on an agent. Its traceback there is a note."""
+    error = type(entry["type"], (Exception,), {})(entry["text"])
     error.add_note(f"On the agent:\n{entry['traceback']}")
     return error

@@ -23,7 +23,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast
 
-from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
+from hyperlax.backends.wire import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
 from hyperlax.errors import HyperlaxError, UsageError, format_time, numbered
 from hyperlax.files import (
@@ -130,7 +130,7 @@ class Work:
     @_patient
     def offer(self, batch: str, ticket: Ticket) -> None:
         """Let a batch wait for an agent."""
-        write_text(self.path(Item(batch, "", TICKET)), json_text(ticket, indent=None), is_durable=False)
+        write_text(self.path(Item(batch, "", TICKET)), json_text(vars(ticket), indent=None), is_durable=False)
 
     @_patient
     def read(self, item: Item) -> Ticket | None:
@@ -382,7 +382,7 @@ def agents_in_words(study: Path, is_led: bool) -> list[str]:
         ]
         does = f"{'confirms ' if card.is_confirmation else ''}{', '.join(trained)}" if trained else "waits"
         lines.append(
-            f"{agent} on {card.host}, {card.device}, since {format_time(card.began)}: {does}; "
+            f"{agent} on {card.host}, {card.device_kind or card.device}, since {format_time(card.began)}: {does}; "
             f"last heard of {heard.get(agent, max(0.0, now - written)):.0f} s ago"
         )
     return lines

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, TextIO
 from hyperlax import recipe
 from hyperlax.backends.child import GRACE_SECONDS, Child, end
 from hyperlax.backends.commands import CommandFault, CommandLost, run_command
-from hyperlax.backends.mlflow_runs import MlflowAway, MlflowRun
+from hyperlax.backends.mlflow_runs import MlflowRun
 from hyperlax.files import escaped, make_directories, read_text, staying
 from hyperlax.outputs import points_file, study_of
 from hyperlax.report import Report, TrialEnded
@@ -81,8 +81,9 @@ class _Study:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
-        if hasattr(os, "register_at_fork"):  # a forked child must not keep the pipes open when this process has died
-            os.register_at_fork(after_in_child=self._disconnect)
+        os.register_at_fork(
+            after_in_child=self._disconnect
+        )  # a child must not keep the pipes open when this process has died
         threading.Thread(target=self._listen, daemon=True).start()
 
     def orders(self) -> Iterator[dict[str, Any]]:
@@ -229,7 +230,7 @@ def _call(
             assert isinstance(task, Function)
             task.train(params, report, seed)
         report.finish()
-    except (CommandFault, MlflowAway) as error:
+    except CommandFault as error:
         return "fault", {"words": str(error)}
     except CommandLost as error:
         return "lost", {"how": str(error)}

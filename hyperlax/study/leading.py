@@ -13,12 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import OwnAgents
-from hyperlax.backends.base import Backend, EngineConfig, narrowest
-from hyperlax.backends.desk import LEASE_SECONDS, AgentCard
-from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, shares
+from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, StartedAgents, shares
 from hyperlax.backends.open_agents import make_agents
-from hyperlax.backends.wire import Engine
+from hyperlax.backends.wire import LEASE_SECONDS, AgentCard, Engine
 from hyperlax.backends.work import Work
 from hyperlax.config.stored import read_arguments
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -68,7 +66,7 @@ def run_with_agents(
             return first.make_backend(config, checkpoints)
         planner = local_backend(config, checkpoints)
         local.shares = local.shares or _shares(count, planner.slots, config)
-        return make_agents(work, planner, config, device_of(config), local, checkpoints)
+        return make_agents(work, planner, config, device_kind(config), local, checkpoints)
 
     try:
         return run(make_backend=make_backend, stop=None if count else stop)
@@ -88,7 +86,7 @@ def _shares(count: int, slots: int, config: EngineConfig) -> list[Share]:
     return shares(count, slots, devices=list(found) if config.devices or len(found) > 1 else ())
 
 
-def device_of(config: EngineConfig) -> str:
+def device_kind(config: EngineConfig) -> str:
     """Return the kind of this machine's device, which decides the bits of a program's results; "" for what trains in processes."""
     if not config.has_programs:
         return ""
@@ -106,7 +104,7 @@ class FirstAgent:
     def __init__(
         self,
         desk: Work,
-        agents: OwnAgents,
+        agents: StartedAgents,
         stop: StopRequest,
         num_agents: Callable[[], int] = lambda: 1,
         lease: float = LEASE_SECONDS,
@@ -120,17 +118,17 @@ class FirstAgent:
 
         If a stop is requested meanwhile, the backend is planned for this machine, and trains nothing.
         """
-        card, device = self._card or self._wait(config), ""
+        card = self._card or self._wait(config)
         if card is None:
             planner = local_planner(config, checkpoints)
         else:
             self._card, slots = card, card.slots * self._num_agents()
-            width = config.super_batch or narrowest(card.lanes * slots, config.num_trials)
-            chosen = {**card.packing, "super_batch": width} if config.chosen is None else config.chosen
+            own = {**card.packing, "super_batch": config.width(card.lanes * slots)}
+            chosen = own if config.chosen is None else config.chosen
             planner = local_planner(replace(config, chosen=chosen), checkpoints)
-            planner.slots, planner.device = slots, card.machine
-            device = card.device if config.has_programs else ""
-        return make_agents(self._desk, planner, config, device, self._agents, checkpoints, self._lease)
+            planner.slots, planner.device = slots, card.device
+        kind = card.device_kind if card else ""
+        return make_agents(self._desk, planner, config, kind, self._agents, checkpoints, self._lease)
 
     def _wait(self, config: EngineConfig) -> AgentCard | None:
         """Return the card of an agent that has chosen, or of any if the choice is known. Return None if a stop is requested."""
@@ -197,14 +195,14 @@ def join(
         load=load,
         make_backend=make_backend,
         checkpoints=checkpoints,
-        device_of=device_of,
+        device_kind=device_kind,
         is_over=is_over,
         is_led=lambda: is_started or is_led(),  # who started it says who leads
         trains_alone=trains_alone,
     )
     advice = (lambda remedy: f"{remedy}.") if is_started else run_again  # its leader says how to continue
     stop = StopRequest()
-    agent = AgentProcess(place, stop, any_device, idle_timeout)
+    agent = AgentProcess(place, stop.is_set, any_device, idle_timeout)
     stop.tell(agent.stop)
     if is_started:
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()

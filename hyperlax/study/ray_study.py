@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
-from hyperlax.backends.agent_process import AgentProcess, Place, Stop
+from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.ray_agents import RayAgents, make_desk
 from hyperlax.backends.ray_cluster import connected, room_for
@@ -26,7 +25,7 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.machine import leave_gpu_memory, memory_share
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.recipe import Recipe
-from hyperlax.study.leading import FirstAgent, device_of
+from hyperlax.study.leading import FirstAgent, device_kind
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.study_run import local_backend
 from hyperlax.tasks import Command, Function, Task
@@ -104,11 +103,11 @@ def train(actor: Any, about: Mapping[str, Any], with_address: Callable[[EngineCo
                 recipe=receive(about["recipe"], root / "recipe"),
                 make_backend=make_backend,
                 checkpoints=desk.checkpoints,
-                device_of=device_of,
+                device_kind=device_kind,
                 is_over=lambda: False,
                 is_led=lambda: True,
             )
-            AgentProcess(place, cast(Stop, SimpleNamespace(is_set=desk.has_ended)), name=about["name"]).run()
+            AgentProcess(place, desk.has_ended, name=about["name"]).run()
         except UsageError as error:
             return f"{socket.gethostname()} does not train: {error}"
     return ""

@@ -82,7 +82,7 @@ def _train(root: Path, errors: Path, changes: dict[str, Any]) -> None:
         time.sleep(0.01)
     saves = CheckpointManager(case.directory / "checkpoints", 0.0)
     place = place_of(case.directory, case.recipe, Slow(seconds=0.05), checkpoints=lambda is_confirmation: saves)
-    AgentProcess(place, threading.Event()).run()
+    AgentProcess(place, threading.Event().is_set).run()
 
 
 def _to_file(errors: Path) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.analysis.pages import write_pages
-from hyperlax.backends.desk import AgentCard
+from hyperlax.backends.wire import AgentCard
 from hyperlax.backends.work import WORK, Work
 from hyperlax.cli import main as hyperlax
 from tests.fake_backend import FakeBackend

@@ -17,11 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperlax.algorithms import normalizer, policies, ppo, replay
+from hyperlax.algorithms.evaluation import evaluate
 from hyperlax.algorithms.lane import remaining
 from hyperlax.algorithms.optimizer import Adam, track
 from hyperlax.algorithms.replay import Transition
-from hyperlax.envs import Continuous
+from hyperlax.envs import Continuous, Discrete, Environment, Step
+from hyperlax.metrics import ReferenceReturns
+from hyperlax.trial import Trial
 from tests.references import close, dqn_lane, f32, normals
+from tests.small import BASES, workload
 
 B, ACTIONS = 7, 4
 
@@ -126,6 +130,42 @@ def test_all_orders_are_equally_likely() -> None:
     counts = np.unique(np.asarray(orders), axis=0, return_counts=True)[1]
     assert len(counts) == math.factorial(4)
     assert np.sum((counts - 1000.0) ** 2 / 1000.0) < 49.7  # chi square with 23 degrees of freedom, p = 0.001
+
+
+def test_each_epoch_has_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders: list[Any] = []
+
+    def noting(key: Any, n: int) -> Any:
+        order = shuffled(key, n)
+        jax.debug.callback(lambda order: orders.append(order.tolist()), order)
+        return order
+
+    shuffled = ppo.shuffled
+    monkeypatch.setattr(ppo, "shuffled", noting)
+    task, trial = workload("ppo_discrete", 8), Trial(0, BASES["ppo_discrete"])
+    algorithm, lane = task.program(trial), task.lane(trial)
+    state = algorithm.init(jax.random.key(0), lane)
+    for iteration in range(2):
+        state = jax.block_until_ready(algorithm.step(state, lane, jnp.int32(iteration)))
+    jax.effects_barrier()
+    assert len(orders) == len(set(map(tuple, orders))) == 2 * BASES["ppo_discrete"].hyperparam.epochs
+
+
+def test_an_evaluation_uses_no_key_twice() -> None:
+    """Reward: a number drawn from the step's key, or 1000 if that is the key of the step or reset before."""
+
+    def reset(key: Any) -> tuple[Any, Any]:
+        return jax.random.key_data(key), jnp.zeros(1)
+
+    def step(key: Any, state: Any, action: Any) -> tuple[Any, Step]:
+        bits = jax.random.key_data(key)
+        reward = jnp.where(jnp.all(bits == state), 1000.0, jax.random.uniform(key))
+        return bits, Step(jnp.zeros(1), jnp.zeros(1), reward, jnp.bool_(False), jnp.bool_(False))
+
+    keys = Environment("test.keys", 1, Discrete(2), 3, reset, step, ReferenceReturns(0.0, 3.0, "test"))
+    found = evaluate(keys, lambda observation, key: jnp.zeros(8, jnp.int32), jax.random.key(0), 8, jnp.zeros(1))
+    assert found.min > 0 and found.max < 3
+    assert found.std > 0.1
 
 
 @pytest.mark.parametrize(("steps", "left"), [(0, 1.0), (250, 0.75), (1000, 0.0), (1400, 0.0)])

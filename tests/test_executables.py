@@ -58,7 +58,7 @@ trial = toy.trial(0) if is_toy else Trial(0, BASES[sys.argv[2]])
 kept = open_executables(Path(sys.argv[1]) / "executables", identity())
 program = Program(load.program(trial), 1, 2, device, refills=True, executables=kept)
 hypers, keys = stacked(program, [load.lane(trial)]), training_keys(7, [3], 2)
-program.begin(load.lane(trial), is_sure=False)
+program.load(load.lane(trial))
 made = program.prepare(load.lane(trial))
 lanes = program.train(program.start(keys, hypers), hypers, 0, 3)
 lanes = program.restore(program.save(lanes))
@@ -138,12 +138,12 @@ def test_a_program_that_is_kept_is_not_compiled(kept: Executables) -> None:
     assert same_bits(result(program), result(plain))
 
 
-def test_only_a_program_that_is_sure_to_be_used_is_compiled_early(tmp_path: Path) -> None:
-    empty = open_executables(tmp_path / "executables", identity())
-    for is_sure in (False, True):
-        program = descent(empty)
-        program.begin(LANE, is_sure)
-        assert program.is_ready == is_sure
+def test_a_program_that_was_compiled_early_is_that_of_the_first_preparation(tmp_path: Path) -> None:
+    program = descent(open_executables(tmp_path / "executables", identity()))
+    program.load(LANE)
+    assert not program.is_ready
+    program.compile(LANE)
+    assert program.is_ready
     made = program.prepare(LANE)
     assert not made.cached and len(made.compilations) == 3
     assert program.prepare(LANE) == (0.0, [])
@@ -154,7 +154,7 @@ def test_loading_early_is_reported_by_the_first_preparation_and_does_not_skip_th
     kept: Executables,
 ) -> None:
     program = descent(kept, room=lambda device: 10)
-    program.begin({"rate": np.float32(1), "spread": np.float32(1)}, is_sure=False)
+    program.load({"rate": np.float32(1), "spread": np.float32(1)})
     assert program.is_ready
     with pytest.raises(MemoryError) as refused:
         program.prepare(LANE)
@@ -303,7 +303,7 @@ def test_whatever_decides_a_program_is_in_its_name(
         assert kept.key(_device(**names)) == kept.key(device)
         assert kept.key(_device(**{**names, part.rpartition(".")[2]: "another"})) != kept.key(device)
         return
-    program.begin(lane, is_sure=False)
+    program.load(lane)
     assert not program.is_ready
 
 

@@ -16,7 +16,7 @@ from hyperlax.hyperparams import ACTIVATIONS, Torso
 from hyperlax.networks import architecture as architectures
 from hyperlax.networks.architecture import Architecture, TorsoShape, architecture, count_parameters, torso_shape
 from hyperlax.networks.branches import by_size, switch
-from hyperlax.networks.initializers import lecun_normal, orthogonal, orthonormal_columns
+from hyperlax.networks.initializers import lecun_normal, orthogonal, orthonormal_columns, samples
 from hyperlax.networks.masked import MaskedMLP, output
 from tests.exact import ExactMLP, crop, dead_weights
 
@@ -118,6 +118,21 @@ def test_orthonormal_columns_are_the_q_of_numpys_qr_up_to_signs_of_columns() -> 
     matrix = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
     q, r = np.linalg.qr(matrix)
     np.testing.assert_allclose(orthonormal_columns(jnp.asarray(matrix)), q * np.sign(np.diag(r)), atol=1e-5)
+
+
+def test_no_two_rows_of_a_networks_first_weights_are_alike() -> None:
+    alike = MaskedMLP(torso_shape([Torso((4,) * 70, "tanh", False)]), 4, lecun_normal(), lecun_normal())
+    lane = architecture(Torso((4,) * 70, "tanh", False), alike.shape)
+    params = alike.init(jax.random.key(0), jnp.zeros((1, 4)), lane)
+    rows = np.concatenate([x for x in map(np.asarray, jax.tree.leaves(params)) if x.ndim == 2])
+    assert len(np.unique(rows, axis=0)) == len(rows) == 4 * 71
+    with pytest.raises(ValueError, match="a network of 3 layers; at most 2"):
+        samples(lecun_normal().sample, jax.random.key(0), [(4, 4)] * 3, most=2)
+
+
+def test_a_network_inside_another_module_says_where_its_first_weights_are() -> None:
+    with pytest.raises(TypeError, match="come from its own `init`"):
+        NETWORK.init_with_output(jax.random.key(0), X, architecture(WIDEST, SHAPE))
 
 
 def test_lecun_weights_have_the_variance_of_the_lanes_own_fan_in() -> None:

@@ -22,6 +22,7 @@ from hyperlax.backends.local import Budget, choose_paddings, expected_batches, m
 from hyperlax.engine import device
 from hyperlax.engine.costs import Costs, Load, Run
 from hyperlax.engine.packing import Group, pack
+from hyperlax.engine.programs import Programs
 from hyperlax.hyperparams import PPO, SAC
 from hyperlax.recipe import RunLength
 from hyperlax.space import Categorical, LogUniformDiscrete, UniformDiscrete
@@ -250,3 +251,26 @@ def test_a_resumed_study_keeps_its_super_batch_and_the_lanes_of_its_programs() -
     assert (resumed["super_batch"], resumed["most"], resumed["lanes"]) == (5, 6, {"a program": 3})
     asked = packing_of(chosen=chosen, lanes=2)
     assert (asked["super_batch"], asked["most"], asked["lanes"]) == (5, 2, {})
+
+
+def test_only_a_program_that_every_trial_of_a_new_study_needs_is_compiled_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = EngineConfig(
+        SAC(), {}, "gymnax.pendulum", RunLength(500, 5, 4), 1, num_seeds=1, num_trials=8, super_batch=8
+    )
+    several = {"algorithm.hyperparam.total_num_envs": Categorical(values=[1, 8])}
+    compiled: list[Any] = []
+    monkeypatch.setattr(Programs, "compile", lambda self, *program: compiled.append(program))
+
+    def early(**changes: Any) -> tuple[int, Any]:
+        compiled.clear()
+        with closing(make_backend(dataclasses.replace(config, **changes))) as backend:
+            assert not compiled, "a plan compiles nothing"
+            backend.prepare()
+            return len(compiled), {**backend.packing}
+
+    number, packing = early()
+    assert number == 1
+    assert early(space=several)[0] == 0
+    assert early(chosen={**packing, "automatic_lanes": 1})[0] == 0

@@ -90,6 +90,11 @@ def right_values(stem: str, gamma: float) -> dict[float, float]:
     }[stem]
 
 
+SEEDS = {("sac", "probe.observation_action_reward_continuous"): 9}
+"""Study seeds, by default 3. There SAC's values scatter around the right ones with a median error of 0.06: of 70 seeds, 24 had
+every value within the tolerance of 0.15."""
+
+
 def learn(algorithm: str, probe: str) -> tuple[Any, Any, Any, Any]:
     """The program's shape, the lanes as trained, their own numbers, and the returns at the end, [lanes, seeds]."""
     trials = tuple(Trial(number, configuration(algorithm, probe, gamma)) for number, gamma in enumerate(GAMMAS))
@@ -97,7 +102,7 @@ def learn(algorithm: str, probe: str) -> tuple[Any, Any, Any, Any]:
     shape = workload.program(trials[0])
     program = Program(shape, len(trials), 1, jax.local_devices()[0])
     hypers = stacked(program, [workload.lane(trial) for trial in trials])
-    lanes = program.start(training_keys(3, (0, 1), 1), hypers)
+    lanes = program.start(training_keys(SEEDS.get((algorithm, probe), 3), (0, 1), 1), hypers)
     lanes = program.train(lanes, hypers, 0, STEPS // shape.steps_per_iteration)
     scores = program.evaluate(lanes, hypers, evaluation_keys(3, 1))
     return shape, lanes, hypers, np.asarray(scores.mean)

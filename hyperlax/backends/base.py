@@ -164,6 +164,9 @@ class Backend(Protocol):
         """Segments that trials of closed batches had done when they were saved, by number, while they continue from there."""
         return {}
 
+    def prepare(self) -> None:
+        """Prepare for trials, in the background, before the first of them is known."""
+
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Partition trials into hparam batches, the saved ones first, and predict their costs. No trial enters yet."""
         ...

@@ -66,6 +66,7 @@ class LanesBackend(Backend, ABC):
         packing: Mapping[str, Any] | None = None,
         stream: Stream = SEARCH,
         checkpoints: CheckpointManager | None = None,
+        sure: Sequence[tuple[Any, Any]] = (),
     ):
         """Make a backend without trials.
 
@@ -75,6 +76,7 @@ class LanesBackend(Backend, ABC):
           packing: Choice of the programs.
           stream: The random numbers of training and evaluation.
           checkpoints: Saves trials in the middle of their training; None saves nothing.
+          sure: Programs that every trial of a new study needs, with the hyperparameters of one of their lanes.
         """
         first = slot_devices[0]
         self.lanes, self.slots = programs.lanes, len(slot_devices)
@@ -85,7 +87,7 @@ class LanesBackend(Backend, ABC):
         self._task, self._programs, self._packing = task, programs, dict(packing or {})
         self._seed, self.stream = seed, stream
         self._costs = costs or Costs(first.device_kind, first.platform, None)
-        self._devices, self._checkpoints = list(slot_devices), checkpoints
+        self._devices, self._checkpoints, self._sure = list(slot_devices), checkpoints, sure
         self._used: list[Any] = []
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(self.slots, thread_name_prefix="slot")
@@ -105,6 +107,11 @@ class LanesBackend(Backend, ABC):
         """Lanes that hold a trial whose program is still being compiled."""
         sessions = [(lanes, lanes.session) for lanes in tuple(self._used)]
         return sum(len(lanes.numbers) for lanes, s in sessions if s is None or not s.program.is_ready)
+
+    def prepare(self) -> None:
+        """Begin to compile the programs that every trial needs, for the first device: one trial uses no other."""
+        for program, lane in self._sure:
+            self._programs.compile(program, lane, self._devices[0])
 
     def wake(self) -> None:
         """Let `advance` return soon."""

@@ -39,7 +39,7 @@ from hyperlax.trial import Trial
 _SAMPLE = 64
 """Configurations of the sample."""
 _LIKELY = 1 / 4
-"""Share of the trials from which on a program is loaded before one of them asks for it."""
+"""Share of the trials from which on a program is loaded before one of them asks for it. Only one that all need is compiled."""
 
 
 class _Packing(TypedDict):
@@ -84,9 +84,9 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         refills=config.kind == "refilled",
         executables=executables,
     )
-    if executables:
-        likely = _likely(config, task)
-        programs.begin(likely, slots, are_sure=len(likely) == 1 and not config.chosen)
+    likely = _likely(config, task) if executables else {}
+    programs.load({program: lane for program, (lane, _) in likely.items()}, slots)
+    sure = [(program, lane) for program, (lane, share) in likely.items() if share == 1 and not config.chosen]
     packing = {
         "super_batch": budget.super_batch,
         "slots": budget.slots,
@@ -101,6 +101,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         "packing": packing,
         "stream": CONFIRMATION if config.is_confirmation else SEARCH,
         "checkpoints": checkpoints,
+        "sure": sure,
     }
     if config.kind == "closed":
         return ClosedBatches(task, programs, configs=config.configs, **parts)
@@ -147,13 +148,14 @@ def _lanes_of(config: EngineConfig, task: LocalTask, budget: Budget) -> Callable
     return lambda program: budget.lanes_for(share.get(program, 0.0))
 
 
-def _likely(config: EngineConfig, task: LocalTask) -> dict[Any, Any]:
-    """Return the programs that many trials need, each with the hyperparameters of one trial as its lane has them."""
+def _likely(config: EngineConfig, task: LocalTask) -> dict[Any, tuple[Any, float]]:
+    """Return the programs that many trials need, with the hyperparameters of one trial as its lane has them, and their share."""
     trials = config.trials or [Trial(0, one) for one in task.sample(_SAMPLE)]
     members: dict[Any, list[Trial]] = {}
     for trial in trials:
         members.setdefault(task.program(trial), []).append(trial)
-    return {program: task.lane(own[0]) for program, own in members.items() if len(own) >= _LIKELY * len(trials)}
+    shares = {program: (task.lane(own[0]), len(own) / len(trials)) for program, own in members.items()}
+    return {program: of_one for program, of_one in shares.items() if of_one[1] >= _LIKELY}
 
 
 def _stored_paddings(probe: LocalTask, chosen: Mapping[str, Any]) -> list[Any]:

@@ -83,7 +83,7 @@ class Program:
     compilations: list[Compilation] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _compiled: dict[str, Executable] = field(default_factory=dict)
-    _begun: Preparation | None = None  # by `begin`, until `prepare` returns it
+    _begun: Preparation | None = None  # by `load` or `compile`, until `prepare` returns it
     _refused: tuple[int, int, int] | None = None
     _like: Any = None  # the structure of the training state
     _key: str = ""  # names it on disk, with the structure of its hyperparameters
@@ -97,20 +97,22 @@ class Program:
         """True if training and evaluation are compiled already."""
         return {"start", "train", "evaluate"} <= self._compiled.keys()
 
-    def begin(self, lane: Any, is_sure: bool) -> None:
-        """Load what `prepare` would make executable, if all of it is on disk; else compile it if it is sure to be used.
-
-        lane: hyperparameters of one lane, any values.
-        """
+    def load(self, lane: Any) -> None:
+        """Load what `prepare` would make executable, if all of it is on disk. lane: hyperparameters of one lane, any values."""
         with self._lock:
             self._load(lane)
-            if is_sure and not self.is_ready:
+
+    def compile(self, lane: Any) -> None:
+        """Make executable what `prepare` would, but do not check its memory."""
+        with self._lock:
+            self._load(lane)
+            if not self.is_ready:
                 self._begun = self._make(lane)
 
     def prepare(self, lane: Any) -> Preparation:
         """Make `start`, `train` and `evaluate` executable if they are not yet: load or compile them.
 
-        Return the cost: that of this call, or of `begin` if this is the first one. lane: hyperparameters of one lane, any values.
+        Return the cost. The first call after `load` or `compile` returns theirs. lane: hyperparameters of one lane, any values.
 
         Raises:
           NoRoom: several lanes need more memory than `room`, by the compiler's estimate. A single lane is always tried.

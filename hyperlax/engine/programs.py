@@ -65,24 +65,24 @@ class Programs:
                 )
             return self._programs[key]
 
-    def begin(self, lanes: Mapping[Algorithm, Any], slots: Iterable[Any], are_sure: bool) -> None:
-        """Begin to load programs from disk, in a thread, or to compile those that are not there if they are sure to be used.
-
-        lanes: program -> the hyperparameters of one of its lanes.
-        """
+    def load(self, lanes: Mapping[Algorithm, Any], slots: Iterable[Any]) -> None:
+        """Begin to load programs from disk, in a thread. lanes: program -> the hyperparameters of one of its lanes."""
         programs = [
             (self.program(algorithm, slot, self.lanes_of(algorithm)), lane)
             for algorithm, lane in lanes.items()
             for slot in dict.fromkeys(slots)
         ]
 
-        def begin() -> None:
+        def load() -> None:
             for program, lane in programs:
-                program.begin(lane, are_sure)
+                program.load(lane)
 
-        threads = ThreadPoolExecutor(1, thread_name_prefix="load")
-        threads.submit(begin)  # what fails here fails again where the program is used, and is reported there
-        threads.shutdown(wait=False)
+        _in_a_thread(load)
+
+    def compile(self, algorithm: Algorithm, lane: Any, slot: Any) -> None:
+        """Begin to compile a program, in a thread, unless it is on disk. What fails fails again, and is reported, in `prepare`."""
+        program = self.program(algorithm, slot, self.lanes_of(algorithm))
+        _in_a_thread(lambda: program.compile(lane))
 
     def is_ready(self, algorithm: Hashable) -> bool:
         """Return whether the program is compiled in this process."""
@@ -106,3 +106,9 @@ class Programs:
                 self._lanes[algorithm] = fewer
                 self._programs = {key: program for key, program in self._programs.items() if key[0] != algorithm}
                 log.warning("Not enough memory for %s at once; %d from now on.", counted(lanes, "trial"), fewer)
+
+
+def _in_a_thread(function: Callable[[], None]) -> None:
+    threads = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    threads.submit(function)
+    threads.shutdown(wait=False)

@@ -117,10 +117,11 @@ class LaneSession:
         if trial is None and not self._entering:
             return Preparation(0.0, [])
         alike = self._assignment(trial) if trial else self._lanes[self._entering[0]]
-        self._keys({0: alike})  # this compiles as well, while the program may be compiled by its `begin`
+        began = seconds()
+        self._keys({0: alike})  # its small program is compiled while `Programs.compile` may be at the large ones
         made = self.program.prepare(alike.hypers)
         if made.compilations:
-            self.watch.preparation = made
+            self.watch.preparation = made._replace(seconds=min(made.seconds, seconds() - began))
         return made
 
     def advance(self) -> list[SegmentResult]:

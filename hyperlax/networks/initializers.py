@@ -33,10 +33,12 @@ class Initializer:
 def samples(
     sample: Callable[[Array, int], Array], key: Array, layers: Sequence[tuple[int, int]], most: int = 1
 ) -> list[Array]:
-    """Return random numbers for at most `most` layers of these rows and columns, float32[rows, columns] each.
+    """Return random numbers for layers of these rows and columns, float32[rows, columns] each, from one computation.
 
-    One computation draws all of them: compiling one for each layer takes several times as long.
+    most: More than the number of any layer. Row `i` of layer `j` has the key of number `i * most + j`. Raises ValueError.
     """
+    if len(layers) > most:
+        raise ValueError(f"a network of {len(layers)} layers; at most {most} have random numbers of their own")
     heights = [rows for rows, _ in layers]
     numbers = np.concatenate([np.arange(rows) * most + layer for layer, rows in enumerate(heights)])
     widest = max(columns for _, columns in layers)

@@ -65,6 +65,8 @@ class Loop:
 
     def _train(self) -> None:
         self._limits.stop.tell(self._backend.stop)
+        if not self._limits.stop.is_set():
+            self._backend.prepare()
         self._resume()
         while not self._limits.stop.is_set():
             if not self._settings.refills:

@@ -76,8 +76,6 @@ class FakeBackend(Backend):
         self.spent = dict.fromkeys((*COSTS, "lane_segments"), 0)
         if config.kind == "population":
             self.lanes = config.num_trials
-        if config.super_batch is None:
-            self.packing = {"super_batch": config.width(self.lanes * self.slots), **self.packing}
         return self
 
     @property

@@ -634,7 +634,7 @@ def test_an_agent_uses_what_it_reserves(
 def test_ppo_on_ray_is_that_of_one_process_while_nodes_come_and_go(cluster: Any, tmp_path: Path) -> None:
     """A node is added, trains, and is removed with what it trains."""
     write_small_recipes(tmp_path)
-    words = shlex.split(PPO.format(steps=200_000))
+    words = shlex.split(PPO.format(steps=400_000))
     assert hyperlax(tmp_path, *words, "--output-root", "alone").returncode == 0
     node = cluster.add_node(num_cpus=2, resources={"guest": 2})
     more = ["--engine", "ray", "--ray-address", cluster.address, "--agent-resources", "cpu=1,guest=1", "--agents", "2"]

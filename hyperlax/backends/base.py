@@ -101,7 +101,12 @@ class EngineConfig:
 
     def width(self, at_once: int) -> int:
         """Return the trials of a super-batch; unless that is given, as many as train at once, so that all lanes are busy."""
-        return self.super_batch or max(2, min(at_once, self.num_trials))
+        return self.super_batch or narrowest(at_once, self.num_trials)
+
+
+def narrowest(at_once: int, num_trials: int) -> int:
+    """Return the width of a super-batch with which all lanes are busy."""
+    return max(2, min(at_once, num_trials))
 
 
 @dataclass(frozen=True)

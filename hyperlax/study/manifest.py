@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from hyperlax.algorithms.registry import ALGORITHMS
-from hyperlax.backends.base import Backend
+from hyperlax.backends.base import Backend, narrowest
 from hyperlax.config.kinds import kind_of, left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
@@ -164,7 +164,7 @@ def _super_batch(options: SearchOptions | PbtOptions, backend: Backend) -> int:
         return options.super_batch
     if options.in_flight is not None:
         return min(options.in_flight, options.n_trials)
-    return backend.packing["super_batch"]
+    return backend.packing.get("super_batch") or narrowest(backend.lanes * backend.slots, options.n_trials)
 
 
 def read(path: Path, recipe: Recipe) -> Manifest:

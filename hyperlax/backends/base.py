@@ -141,7 +141,7 @@ class Backend(Protocol):
     The loop is the same for both. A subclass needs what ends with `...` here, and of the rest what it has something to do for.
 
     device: what it trains on, in words. packing: its choice of programs and lanes, as JSON, with the `EngineConfig.width` of its
-    `super_batch`. A study stores it and passes it to the backend when it is resumed.
+    `super_batch`; empty if there is nothing to choose. A study stores it and passes it to the backend when it is resumed.
     """
 
     device: str

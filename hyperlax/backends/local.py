@@ -85,7 +85,8 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         executables=executables,
     )
     likely = _likely(config, task) if executables else {}
-    programs.load({program: lane for program, (lane, _) in likely.items()}, slots)
+    if likely:
+        programs.load({program: lane for program, (lane, _) in likely.items()}, slots)
     sure = [(program, lane) for program, (lane, share) in likely.items() if share == 1 and not config.chosen]
     packing = {
         "super_batch": budget.super_batch,
@@ -154,8 +155,10 @@ def _likely(config: EngineConfig, task: LocalTask) -> dict[Any, tuple[Any, float
     members: dict[Any, list[Trial]] = {}
     for trial in trials:
         members.setdefault(task.program(trial), []).append(trial)
-    shares = {program: (task.lane(own[0]), len(own) / len(trials)) for program, own in members.items()}
-    return {program: of_one for program, of_one in shares.items() if of_one[1] >= _LIKELY}
+    share = {program: len(own) / len(trials) for program, own in members.items()}
+    return {
+        program: (task.lane(own[0]), share[program]) for program, own in members.items() if share[program] >= _LIKELY
+    }
 
 
 def _stored_paddings(probe: LocalTask, chosen: Mapping[str, Any]) -> list[Any]:

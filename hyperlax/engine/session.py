@@ -113,12 +113,13 @@ class LaneSession:
             self._state = self.watch.time("train", lambda: self.program.branch(self._state, moved, keys))
 
     def prepare(self, trial: Trial | None = None) -> Preparation:
-        """Make the program executable for trials like this one, or those that enter. Return the cost of this call."""
+        """Make the program executable for trials like this one, or those that enter. Return the cost, see `Program.prepare`."""
         if trial is None and not self._entering:
             return Preparation(0.0, [])
         alike = self._assignment(trial) if trial else self._lanes[self._entering[0]]
         began = seconds()
-        self._keys({0: alike})  # its small program is compiled while `Programs.compile` may be at the large ones
+        if not self.program.is_ready:
+            self._keys({0: alike})  # its small program is compiled while `Programs.compile` may be at the large ones
         made = self.program.prepare(alike.hypers)
         if made.compilations:
             self.watch.preparation = made._replace(seconds=min(made.seconds, seconds() - began))

@@ -21,13 +21,34 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def in_one_line(text: str) -> str:
+def printable_line(text: str) -> str:
     r"""Return a text with its control characters written out, also tab and newline.
 
-    >>> in_one_line("two\nlines")
+    >>> printable_line("two\nlines")
     'two\\nlines'
     """
     return printable(text).replace("\t", "\\t").replace("\n", "\\n")
+
+
+def text_of(found: object) -> str:
+    """Return str(), "" where that raises: exceptions of a user's code may have a __str__ of their own.
+
+    >>> text_of(type("Odd", (Exception,), {"__str__": lambda self: 1 / 0})())
+    ''
+    """
+    try:
+        return str(found)
+    except Exception:
+        return ""
+
+
+def one_line(found: object) -> str:
+    """Return a text, or an exception's message, with all white space as single spaces.
+
+    >>> one_line(ValueError("two\\n  lines"))
+    'two lines'
+    """
+    return " ".join(text_of(found).split())
 
 
 class _Printable:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, SupportsIndex
 
 from hyperlax.errors import counted, did_you_mean
 from hyperlax.files import make_directories
+from hyperlax.printable import one_line
 
 _LONGEST = 60
 """Characters of a user's value that are shown."""
@@ -149,7 +150,7 @@ def shown(value: Any) -> str:
         return f"an array of shape {tuple(shape)}"
     try:
         value = scalar(value)
-        text = str(value) if isinstance(value, (int, float)) else " ".join(repr(value).split())
+        text = str(value) if isinstance(value, (int, float)) else one_line(repr(value))
     except Exception:
         text = f"an object of type {type(value).__name__}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -10,6 +10,7 @@ from traceback import extract_tb
 from types import TracebackType
 
 from hyperlax.errors import UsageError
+from hyperlax.printable import one_line, text_of
 
 
 @contextmanager
@@ -26,15 +27,13 @@ def located(path: Path, where: str) -> Iterator[None]:
         positions = _positions(error.__traceback__, str(path.resolve()))
         place = f"{where}:{positions[0][0]}" if positions else where
         entry = next((name for position in positions if (name := _entry(path, position))), None)
-        message = (
-            str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        )
+        message = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {one_line(error)}"
         raise UsageError(": ".join(part for part in (place, entry, message) if part)) from error
 
 
-def in_one_line(error: BaseException) -> str:
+def error_and_line(error: BaseException) -> str:
     """Return an exception in one line: its type, the first line of its message, and the line of the user's own code."""
-    message = next(iter(str(error).strip().splitlines()), "").removesuffix(".")
+    message = next(iter(text_of(error).strip().splitlines()), "").removesuffix(".")
     return f"{type(error).__name__}: {message}{line_of(error)}"
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from hyperlax.analysis.sensitivity import Effect, is_sensitivity, sensitivity
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import CsvError, convert, read_csv, read_json, read_text
+from hyperlax.printable import one_line
 from hyperlax.study import batch_files
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
@@ -87,7 +88,7 @@ def reading(path: Path) -> Iterator[None]:
         raise MissingFile(f"{path}: is damaged (lacks {error}).") from error
     except (ValueError, TypeError, OverflowError, RecursionError, csv.Error) as error:
         found = error.finding if isinstance(error, CsvError) else str(error)
-        why = " ".join(found.split()).removesuffix(".")
+        why = one_line(found).removesuffix(".")
         raise MissingFile(f"{path}: is damaged ({why}).") from error
 
 

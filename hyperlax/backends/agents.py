@@ -19,6 +19,7 @@ from hyperlax.backends.work import Work
 from hyperlax.errors import numbered
 from hyperlax.fields import dotted
 from hyperlax.leases import Leases
+from hyperlax.printable import one_line
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 log = logging.getLogger(__name__)
@@ -267,7 +268,7 @@ class Agents(Backend):
                 raise ValueError("it has not all trials")
         except Exception as error:
             self._desk.remove(item)
-            self._lose([batch], f"its result cannot be read ({' '.join(str(error).split())})")
+            self._lose([batch], f"its result cannot be read ({one_line(error)})")
             return
         self._end(batch)
         self._local.have_trained()
@@ -336,5 +337,5 @@ def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
         ticket = desk.read(item)
         return ticket.numbers if ticket else ()
     except Exception as error:
-        log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, " ".join(str(error).split()))
+        log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, one_line(error))
         return ()

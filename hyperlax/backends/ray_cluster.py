@@ -17,6 +17,7 @@ from typing import Any
 
 from hyperlax.config.ray_options import AUTO, LOCAL, check_address
 from hyperlax.errors import TERMINATED, HyperlaxError, OptionError, counted, in_lower
+from hyperlax.printable import one_line
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def _start_ray(address: str) -> None:
     if errors and isinstance(errors[0], SystemExit):
         raise errors[0]
     if errors:
-        raise _unreachable(address, in_one_line(errors[0]) or type(errors[0]).__name__) from errors[0]
+        raise _unreachable(address, beginning_of(errors[0]) or type(errors[0]).__name__) from errors[0]
 
 
 def _reach(address: str) -> None:
@@ -161,9 +162,9 @@ def _unreachable(address: str, why: str) -> HyperlaxError:
     return HyperlaxError(f"{found} {_START} If it asks for a token, run `export {_TOKENS}=token` first.")
 
 
-def in_one_line(error: BaseException) -> str:
+def beginning_of(error: BaseException) -> str:
     """Return the beginning of an error's text."""
-    return " ".join(str(error).split())[:_LONGEST].removesuffix(".")
+    return one_line(error)[:_LONGEST].removesuffix(".")
 
 
 def _silence_events() -> None:

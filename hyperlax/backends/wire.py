@@ -27,6 +27,7 @@ from hyperlax.engine.machine import installed
 from hyperlax.fields import dotted, filled
 from hyperlax.files import convert, json_text
 from hyperlax.hyperparams import Config
+from hyperlax.printable import text_of
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.trial import SegmentResult, Trial
 
@@ -250,11 +251,7 @@ def _from_plain(kind: type, plain: Any) -> Any:
 
 
 def _error_to_plain(error: Exception) -> dict[str, str]:
-    try:
-        text = str(error)
-    except Exception:
-        text = ""
-    return {"type": type(error).__name__, "text": text, "traceback": "".join(format_exception(error))}
+    return {"type": type(error).__name__, "text": text_of(error), "traceback": "".join(format_exception(error))}
 
 
 def _error_from_plain(entry: Mapping[str, str]) -> Exception:

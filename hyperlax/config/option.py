@@ -26,6 +26,7 @@ from hyperlax.errors import OptionError, UsageError, did_you_mean, in_lower, nam
 from hyperlax.errors import flag as flag_of
 from hyperlax.files import PUT_BACK, expanded
 from hyperlax.hyperparams import Bounds
+from hyperlax.printable import one_line
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
@@ -373,7 +374,7 @@ def shown(value: Any) -> str:
     try:
         return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
     except TypeError:
-        return " ".join(repr(value).split())
+        return one_line(repr(value))
 
 
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")

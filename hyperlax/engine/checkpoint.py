@@ -22,6 +22,7 @@ from msgspec import Meta
 from hyperlax.errors import in_sentence, numbered
 from hyperlax.files import convert, make_directories, open_regular, refuse_moved, remove, replacing
 from hyperlax.outputs import directory_of
+from hyperlax.printable import one_line
 
 log = logging.getLogger(__name__)
 
@@ -262,6 +263,4 @@ def _logging_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.warning(
-            "%s cannot be read (%s): its trials restart from the beginning.", path, " ".join(str(error).split())
-        )
+        log.warning("%s cannot be read (%s): its trials restart from the beginning.", path, one_line(error))

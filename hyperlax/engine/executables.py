@@ -34,6 +34,7 @@ from jax.experimental import serialize_executable
 
 from hyperlax.engine.costs import fingerprint, tell_not_kept
 from hyperlax.files import replacing
+from hyperlax.printable import one_line
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Executables:
             tell_not_kept(self.directory.parent, error.strerror or str(error), is_read=True)
             return None
         except Exception as error:  # a damaged pickle, or one of another version, can raise anything
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error) or type(error).__name__
             log.warning(
                 "%s: cannot be read (%s). It is removed, and the program is compiled again.", target, reason[:200]
             )

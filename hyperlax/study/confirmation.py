@@ -16,6 +16,7 @@ from hyperlax.fields import filled
 from hyperlax.files import cell, decode
 from hyperlax.hyperparams import Config
 from hyperlax.metrics import of_curve
+from hyperlax.printable import one_line
 from hyperlax.recipe import apply, dotted
 from hyperlax.study.batch_files import LearningCurve, read_curves, read_hyperparams, read_trial_results
 from hyperlax.study.directory import TIMING_JSON, StudyDirectory, complete_batches
@@ -95,7 +96,7 @@ def _read_results(record: StudyRecord, wanted: Mapping[int, Trial]) -> dict[int,
         try:
             results |= _read_batch(path, record, wanted)
         except (OSError, UsageError, ValueError, OverflowError, KeyError, csv.Error) as error:
-            log.warning("%s is damaged and is ignored (%s).", path, " ".join(str(error).split()))
+            log.warning("%s is damaged and is ignored (%s).", path, one_line(error))
     return results
 
 

@@ -24,6 +24,7 @@ from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import PBT, read_arguments
 from hyperlax.errors import HyperlaxError, OptionError, UsageError, counted, format_number
 from hyperlax.files import replacing
+from hyperlax.printable import one_line
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.pbt import explored
@@ -117,7 +118,7 @@ def invalidate(
         directory.check_database(options.study_name)
         with closing(LiveStudy(options, recipe, directory, manifest)) as live:
             live.load()
-            text = _INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
+            text = _INVALIDATED + (f": {one_line(reason)}" if reason else "")
             for number in sorted(set(filter(live.is_invalidated, trials))):
                 print(f"Trial {number} was already out of the ranking.")
             for trial in live.invalidate(trials, text):

@@ -372,7 +372,7 @@ def family(folder: Path, number: int) -> list[int]:
 
 
 def test_a_study_that_stops_ends_functions_at_their_report(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("hyperlax.backends.processes.GRACE_SECONDS", 200.0)
+    monkeypatch.setattr("hyperlax.backends.processes.GRACE_SECONDS", 1e6)
     backend = making(tmp_path)
     ends = trial(FAMILY + "while True:\n    report(report.step + 1, accuracy=1)\n    time.sleep(0.5)")
     late, done = trial("time.sleep(1)\nreport(1, accuracy=1)"), trial("")
@@ -381,12 +381,10 @@ def test_a_study_that_stops_ends_functions_at_their_report(tmp_path: Path, monke
     pids = family(tmp_path, ends.number)
     backend.stop()
     backend.advance()  # returns at once
-    began = time.monotonic()
     backend.save()
     results, evicted = backend.advance()
     backend.close()
     assert evicted == [] and not any(result.is_done for result in results)
-    assert time.monotonic() - began < 100
     assert not any(map(is_alive, pids))
 
 

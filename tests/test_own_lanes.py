@@ -22,7 +22,7 @@ from hyperlax.engine.programs import Programs
 from hyperlax.engine.session import LaneSession
 from hyperlax.fields import apply, dotted
 from hyperlax.recipe import Recipe, RunLength, load
-from hyperlax.trial import Curve, Trial
+from hyperlax.trial import BatchResult, Curve, Trial
 from tests import toy
 from tests.desk import ROOT, run
 from tests.test_bad_input import TABLES
@@ -62,9 +62,14 @@ def mixed(recipe: Recipe) -> list[Trial]:
     return [trial(recipe, 3, width=6, lr=0.1), trial(recipe, 11, width=32), trial(recipe, 12, width=9, lr=0.01)]
 
 
-def curves(task: LanesTask, trials: Sequence[Trial], slots: int = 1, **kind: Any) -> dict[int, Curve]:
+def finished(task: LanesTask, trials: Sequence[Trial], slots: int = 1, **kind: Any) -> Sequence[BatchResult]:
     backend = toy.batches(task, PROGRAMS.setdefault((task.run_length, *kind), Programs(3, SEEDS, **kind)), slots)
-    return {outcome.number: outcome.curve for result in toy.finish(backend, trials) for outcome in result.outcomes}
+    return toy.finish(backend, trials)
+
+
+def curves(task: LanesTask, trials: Sequence[Trial], slots: int = 1, **kind: Any) -> dict[int, Curve]:
+    results = finished(task, trials, slots, **kind)
+    return {outcome.number: outcome.curve for result in results for outcome in result.outcomes}
 
 
 PROGRAMS: dict[Any, Programs] = {}
@@ -91,6 +96,11 @@ def test_slots_change_nothing(sine):
     trials = [trial(sine, number, lr=0.01 * (number + 1)) for number in range(6)]
     one, two = curves(task_of(sine), trials), curves(task_of(sine), trials, slots=2)
     assert all(same_bits(one[number], two[number]) for number in range(6))
+
+
+def test_all_its_segments_are_useful_though_its_curve_does_not_begin_at_step_0(sine):
+    (result,) = finished(task_of(sine), mixed(sine))
+    assert result.timing["useful_lane_segments"] == 3 * 4
 
 
 def test_wider_padding_changes_nothing(sine):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,8 +75,6 @@ def test_every_catalog_entry_has_ordered_references_and_says_where_they_are_from
 
 
 def test_the_catalog_holds_every_environment_of_gymnax_but_the_one_that_needs_a_download():
-    import gymnax
-
     assert {entry.gymnax_id for entry in CATALOG.values()} == set(gymnax.registered_envs) - {"MNISTBandit-bsuite"}
 
 
@@ -85,6 +85,48 @@ def test_the_final_observation_of_cartpole_is_where_it_fell_and_the_observation_
     assert (np.abs(steps.observation[ended]) <= 0.05).all()
     assert (np.abs(steps.final_observation[ended][:, 2]) > 12 * 2 * np.pi / 360).all()
     np.testing.assert_array_equal(steps.observation[~ended], steps.final_observation[~ended])
+
+
+@pytest.mark.parametrize("extent", [(), (2, 3)], ids=str)
+@pytest.mark.parametrize("name", ["gymnax.cartpole", "gymnax.catch"])
+def test_episodes_end_and_begin_as_in_gymnaxs_own_step(name, extent):
+    env, params = gymnax.make(CATALOG[name].gymnax_id)
+    environment = envs.make(name)
+
+    def theirs(key, state, action):
+        observation, after, reward, terminated, _, info = env.step(key, state, action, params)
+        after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+        return after, (jnp.ravel(observation), jnp.ravel(info["final_observation"]), reward, terminated)
+
+    def ours(key, state, action):
+        after, step = environment.step(key, state, action)
+        return after, (step.observation, step.final_observation, step.reward, step.terminated)
+
+    def over(function, extent=extent):
+        return functools.reduce(lambda function, _: jax.vmap(function), extent, function)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(step):
+        key = jax.random.key(0)
+        at = jax.random.split(key, (100, *extent)), jax.random.randint(key, (100, *extent), 0, environment.action.n)
+        state, _ = over(environment.reset)(jax.random.split(key, extent))
+        return jax.lax.scan(lambda state, at: over(step)(at[0], state, at[1]), state, at)[1]
+
+    *expected, ended = run(theirs)
+    assert ended.any(axis=0).all()
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), run(ours), (*expected, ended))
+
+
+def test_environments_that_are_stepped_with_one_key_begin_alike():
+    environment, key = envs.make("gymnax.catch"), jax.random.key(1)
+    states, _ = jax.vmap(environment.reset)(jax.random.split(key, 4))
+    ended = False
+    while not ended:
+        states, steps = jax.vmap(environment.step, (None, 0, None))(key, states, jnp.int32(1))
+        ended = steps.terminated.any()
+    assert steps.terminated.all()
+    assert (steps.observation == steps.observation[0]).all()
+    assert not (steps.final_observation == steps.final_observation[0]).all()
 
 
 def test_pendulum_is_truncated_at_its_last_step_and_never_terminated():

@@ -126,7 +126,9 @@ class Executables:
         elif not found.cached:
             return found
         if cache := jax.config.values["jax_compilation_cache_dir"]:
-            _remove(*Path(cache).glob(f"*{name}-*"))  # the same once more, or what a process left that was killed before `_keep`
+            _remove(
+                *Path(cache).glob(f"*{name}-*")
+            )  # the same once more, or what a process left that was killed before `_keep`
         return found
 
     def _keep(self, target: str, made: Executable) -> None:

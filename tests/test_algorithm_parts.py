@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperlax import envs
-from hyperlax.algorithms import normalizer, policies, ppo, replay
+from hyperlax.algorithms import dqn, normalizer, policies, ppo, replay
 from hyperlax.algorithms.evaluation import evaluate
 from hyperlax.algorithms.lane import remaining
 from hyperlax.algorithms.optimizer import Adam, track
@@ -26,7 +26,7 @@ from hyperlax.envs import Continuous, Discrete, Environment, Step
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.trial import Trial
 from tests.references import close, dqn_lane, f32, normals
-from tests.small import BASES, CASES, workload
+from tests.small import BASES, CASES, changed, same_bits, to_numpy, workload
 
 B, ACTIONS = 7, 4
 
@@ -166,6 +166,29 @@ def test_training_and_evaluation_use_no_key_twice(case: str) -> None:
 
     with jax.debug_key_reuse(True):
         jax.jit(run).trace(jax.random.key(0), jax.random.key(1))
+
+
+def test_exploration_falls_at_every_step_and_learning_begins_where_the_warm_up_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two environments, rollouts of 4 steps, and a warm-up of 8."""
+    seen: list[int] = []
+
+    def noting(steps: Any, lane: Any) -> Any:
+        jax.debug.callback(lambda steps: seen.append(int(steps)), steps)
+        return exploration(steps, lane)
+
+    exploration = dqn.exploration
+    monkeypatch.setattr(dqn, "exploration", noting)
+    task, trial = workload("dqn", 8), Trial(0, changed("dqn", warmup_rollout_length=8))
+    algorithm, lane = task.program(trial), task.lane(trial)
+    states = [algorithm.init(jax.random.key(0), lane)]
+    for iteration in range(2):
+        states.append(jax.jit(algorithm.step)(states[-1], lane, jnp.int32(iteration)))
+    jax.effects_barrier()
+    assert sorted(seen) == list(range(0, 16, 2))
+    first, warming, learning = (to_numpy(state.learner.q) for state in states)
+    assert same_bits(first, warming) and not same_bits(warming, learning)
 
 
 def test_the_first_weights_of_ppo_have_the_papers_gains() -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from hyperlax.errors import UsageError
 
@@ -36,15 +38,28 @@ def backend_started() -> bool:
     return bridge is not None and bridge.backends_are_initialized()
 
 
+def flags() -> str:
+    """Return the flags in `XLA_FLAGS`; where that is the name of a file, as XLA allows, those in it.
+
+    It stays a name if the file cannot be read. XLA then ends the process, and says why.
+    """
+    given = os.environ.get("XLA_FLAGS", "").strip()
+    if given and not given.startswith("-"):
+        with suppress(OSError, ValueError):
+            return Path(given).read_text(encoding="utf-8").strip()
+    return given
+
+
 def set_safe_scheduler() -> None:
     """Add the flag to `XLA_FLAGS` where jax needs it, has not started yet, and the user has not decided otherwise."""
     global _started_without_flag
-    if FLAG_NAME in os.environ.get("XLA_FLAGS", "") or not jax_needs_flag():
+    given = flags()
+    if FLAG_NAME in given or given[:1] not in ("", "-") or not jax_needs_flag():
         return
     if backend_started():
         _started_without_flag = True
         return
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAG}".strip()
+    os.environ["XLA_FLAGS"] = f"{given} {FLAG}".strip()
 
 
 def watch_forks() -> None:

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperlax.algorithms import normalizer, policies, ppo, replay
+from hyperlax import envs
+from hyperlax.algorithms import dqn, normalizer, policies, ppo, replay
 from hyperlax.algorithms.evaluation import evaluate
 from hyperlax.algorithms.lane import remaining
 from hyperlax.algorithms.optimizer import Adam, track
@@ -25,7 +26,7 @@ from hyperlax.envs import Continuous, Discrete, Environment, Step
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.trial import Trial
 from tests.references import close, dqn_lane, f32, normals
-from tests.small import BASES, workload
+from tests.small import BASES, CASES, changed, same_bits, to_numpy, workload
 
 B, ACTIONS = 7, 4
 
@@ -149,6 +150,91 @@ def test_each_epoch_has_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
         state = jax.block_until_ready(algorithm.step(state, lane, jnp.int32(iteration)))
     jax.effects_barrier()
     assert len(orders) == len(set(map(tuple, orders))) == 2 * BASES["ppo_discrete"].hyperparam.epochs
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_and_evaluation_use_no_key_twice(case: str) -> None:
+    """Nor do two iterations, nor two turns of a loop."""
+    task, trial = workload(case, 8), Trial(0, BASES[case])
+    algorithm, lane = task.program(trial), task.lane(trial)
+
+    def run(key: Any, episode_key: Any) -> Any:
+        state = algorithm.init(key, lane)
+        for iteration in range(2):
+            state = algorithm.step(state, lane, jnp.int32(iteration))
+        return algorithm.evaluate(state, lane, episode_key)
+
+    with jax.debug_key_reuse(True):
+        jax.jit(run).trace(jax.random.key(0), jax.random.key(1))
+
+
+def test_exploration_falls_at_every_step_and_learning_begins_where_the_warm_up_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two environments, rollouts of 4 steps, and a warm-up of 8."""
+    seen: list[int] = []
+
+    def noting(steps: Any, lane: Any) -> Any:
+        jax.debug.callback(lambda steps: seen.append(int(steps)), steps)
+        return exploration(steps, lane)
+
+    exploration = dqn.exploration
+    monkeypatch.setattr(dqn, "exploration", noting)
+    task, trial = workload("dqn", 8), Trial(0, changed("dqn", warmup_rollout_length=8))
+    algorithm, lane = task.program(trial), task.lane(trial)
+    states = [algorithm.init(jax.random.key(0), lane)]
+    for iteration in range(2):
+        states.append(jax.jit(algorithm.step)(states[-1], lane, jnp.int32(iteration)))
+    jax.effects_barrier()
+    assert sorted(seen) == list(range(0, 16, 2))
+    first, warming, learning = (to_numpy(state.learner.q) for state in states)
+    assert same_bits(first, warming) and not same_bits(warming, learning)
+
+
+def test_the_first_weights_of_ppo_have_the_papers_gains() -> None:
+    """The largest singular value of an orthogonal matrix is its gain (Huang et al., 2022)."""
+    task, trial = workload("ppo_discrete", 8), Trial(0, BASES["ppo_discrete"])
+    state = task.program(trial).init(jax.random.key(0), task.lane(trial))
+    for params, gain in ((state.policy.network, 0.01), (state.value, 1.0)):
+        torso, head = params["params"]["torso"], params["params"]["head"]
+        close(np.linalg.norm(head["kernel"], 2), gain)
+        close([np.linalg.norm(torso[f"dense_{layer}"]["kernel"], 2) for layer in range(2)], math.sqrt(2))
+
+
+def test_an_evaluation_scores_every_episode_up_to_its_first_end() -> None:
+    """Episodes of 1 to 4 steps: even ones terminate, odd ones are truncated. What follows pays 100 a step."""
+    seen: list[tuple[Any, Any]] = []
+
+    def reset(key: Any) -> tuple[Any, Any]:
+        length = jax.random.randint(key, (), 1, 5)
+        return (length, length), jnp.float32(length)[None]
+
+    def step(key: Any, state: Any, action: Any) -> tuple[Any, Step]:
+        length, left = state[0], state[1] - 1
+        ends, is_even = left == 0, length % 2 == 0
+        observation, reward = jnp.float32(length)[None], jnp.where(left < 0, 100.0, 1.0)
+        return (length, left), Step(observation, observation, reward, ends & is_even, ends & ~is_even)
+
+    def act(observation: Any, key: Any) -> Any:
+        jax.debug.callback(lambda *now: seen.append(now), observation, jax.random.key_data(key))
+        return jnp.zeros(16, jnp.int32)
+
+    environment = Environment("test.ends", 1, Discrete(2), 9, reset, step, ReferenceReturns(0.0, 3.0, "test"))
+    found = evaluate(environment, act, jax.random.key(0), 16, jnp.zeros(1))
+    jax.effects_barrier()
+    lengths = np.asarray(seen[0][0])
+    assert {1, 4} <= set(lengths.ravel().tolist())
+    close(found[:5], [lengths.mean(), lengths.std(), 1.0, 4.0, lengths.mean()])
+    assert len(seen) == len({key.tobytes() for _, key in seen}) == 4
+
+
+def test_what_is_not_finite_in_the_trained_parameters_is_found_behind_finite_returns() -> None:
+    def found(trained: float) -> Any:
+        environment = envs.make("probe.constant_reward_discrete")
+        return evaluate(environment, lambda *_: jnp.zeros(2, jnp.int32), jax.random.key(0), 2, {"w": f32(trained)})
+
+    assert np.isfinite(found(np.nan).mean)
+    assert [bool(found(trained).finite) for trained in (1.0, np.nan, np.inf)] == [True, False, False]
 
 
 def test_an_evaluation_uses_no_key_twice() -> None:

@@ -161,13 +161,15 @@ def test_loading_early_is_reported_by_the_first_preparation_and_does_not_skip_th
     assert refused.value.preparation.cached and len(refused.value.preparation.compilations) == 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "renamed"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "renamed", "writable"])
 def test_a_damaged_file_is_told_in_one_sentence_and_compiled_again(
     kept: Executables, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     (path,), (other,) = files(kept, "train"), files(kept, "start")
     whole = path.read_bytes()
-    path.write_bytes({"cut": whole[:-100], "garbage": b"?" * 1000, "empty": b"", "renamed": other.read_bytes()}[damage])
+    damaged = {"cut": whole[:-100], "garbage": b"?" * 1000, "empty": b"", "renamed": other.read_bytes()}
+    path.write_bytes(damaged.get(damage, whole))
+    path.chmod(0o666 if damage == "writable" else 0o600)
     with caplog.at_level(logging.WARNING, "hyperlax"):
         program, made = prepared(kept)
     assert len(caplog.messages) == 1 and str(path) in caplog.messages[0]
@@ -206,18 +208,34 @@ def test_a_changed_source_is_traced_and_what_it_left_as_it_was_is_not_compiled(
     assert len(files(kept)) == count
 
 
-def test_source_that_was_changed_while_it_runs_gives_no_name_to_another_process(
+def test_a_program_whose_source_was_changed_while_it_runs_has_no_name(
+    kept: Executables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the old text nor the new one says what was imported, or loaded again by a notebook."""
+    path, before = tmp_path / "algorithm.py", sorted(kept.directory.iterdir())
+    path.write_text("changed")
+    os.utime(path, (1, 1))  # as copied by a tool that keeps times
+    changed = path.stat().st_ctime
+    monkeypatch.setattr(module, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(module, "_IMPORTED", changed + 1)
+    assert kept.key(jax.local_devices()[0]) == kept.key(jax.local_devices()[0]) != ""
+    monkeypatch.setattr(module, "_IMPORTED", changed - 1)
+    program, _ = prepared(kept)
+    assert same_bits(result(program), result(prepared(None)[0]))
+    assert program._key == "" and sorted(kept.directory.iterdir()) == before
+
+
+def test_what_only_jaxs_cache_has_since_a_process_was_killed_is_kept_after_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, digest = tmp_path / "algorithm.py", module._source.__wrapped__
-    path.write_text("changed")
-    os.utime(path, (1, 1))
-    monkeypatch.setattr(module, "_PACKAGE", tmp_path)
-    before = digest()
-    os.utime(path, (2, 2))
-    assert digest() == before
-    os.utime(path, (module._IMPORTED + 1, module._IMPORTED + 1))
-    assert digest() != before
+    opened = open_executables(tmp_path / "executables", identity())
+    with monkeypatch.context() as killed:
+        killed.setattr(Executables, "_keep", lambda *_: None)
+        assert not prepared(opened, dimensions=5)[1].cached
+    assert [prepared(opened, dimensions=5)[1].cached for _ in range(3)] == [True, False, True]
+    program = descent(opened, dimensions=5)
+    program.load(LANE)
+    assert program.is_ready
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperlax.algorithms import dqn, ppo, sac
+from hyperlax.algorithms import dqn, policies, ppo, sac
+from hyperlax.trial import Trial
 from tests.references import close, dqn_lane, f32, normals
+from tests.small import changed, workload
 
 T, E, B, ACTIONS = 12, 5, 7, 4
 
@@ -85,6 +87,21 @@ def test_the_surrogate_stops_pushing_past_the_clip_and_always_pulls_back(
 
     gradient = jax.grad(loss)(jnp.log(jnp.full(1, ratio)))
     close(gradient, [-ratio * advantage if moves else 0.0])
+
+
+@pytest.mark.parametrize("case", ["ppo_discrete", "ppo_continuous"])
+def test_the_policy_loss_falls_by_the_entropy_bonus(case: str) -> None:
+    task, trials = workload(case, 8), [Trial(0, changed(case, ent_coef=ent_coef)) for ent_coef in (0.0, 0.25)]
+    shape = task.program(trials[0])
+    state = shape.init(jax.random.key(0), task.lane(trials[0]))
+    actions = jnp.zeros(2, jnp.int32) if shape.is_discrete else jnp.zeros((2, 1))
+    sample = ppo.Sample(state.observation, actions, *jnp.zeros((3, 2)))
+    without, bonus = (ppo.policy_loss(shape, state.policy, state, task.lane(trial), sample) for trial in trials)
+    out = ppo.policy_output(shape, state.policy, state.statistics, task.lane(trials[0]), state.observation)
+    entropy = (
+        policies.categorical_entropy(out) if shape.is_discrete else policies.gaussian_entropy(state.policy.log_std)
+    )
+    close(without - bonus, 0.25 * jnp.mean(entropy))
 
 
 def test_the_value_loss_is_the_mean_squared_error() -> None:

@@ -120,6 +120,12 @@ def test_orthonormal_columns_are_the_q_of_numpys_qr_up_to_signs_of_columns() -> 
     np.testing.assert_allclose(orthonormal_columns(jnp.asarray(matrix)), q * np.sign(np.diag(r)), atol=1e-5)
 
 
+def test_columns_that_are_nearly_alike_become_orthonormal_to_rounding() -> None:
+    draw = np.random.default_rng(2).normal(size=(8, 1)), np.random.default_rng(3).normal(size=(8, 5))
+    q = np.asarray(orthonormal_columns(jnp.asarray(draw[0] + 1e-3 * draw[1], jnp.float32)))
+    np.testing.assert_allclose(q.T @ q, np.eye(5), atol=1e-5)
+
+
 def test_no_two_rows_of_a_networks_first_weights_are_alike() -> None:
     alike = MaskedMLP(torso_shape([Torso((4,) * 70, "tanh", False)]), 4, lecun_normal(), lecun_normal())
     lane = architecture(Torso((4,) * 70, "tanh", False), alike.shape)

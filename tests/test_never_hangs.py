@@ -127,6 +127,21 @@ def test_importing_hyperlax_adds_the_flag_to_the_users_own_and_leaves_their_choi
     assert python(SHOW_FLAGS, before).stdout.strip() == after
 
 
+def test_flags_that_are_in_a_file_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XLA ends a process whose `XLA_FLAGS` name a file and then a flag."""
+    file = tmp_path / "flags"
+    file.write_text("--xla_dump_to=/nowhere\n")
+    monkeypatch.setenv("XLA_FLAGS", str(file))
+    monkeypatch.setattr(xla, "jax_needs_flag", lambda: True)
+    monkeypatch.setattr(xla, "backend_started", lambda: False)
+    assert xla.flags() == "--xla_dump_to=/nowhere"
+    xla.set_safe_scheduler()
+    assert os.environ["XLA_FLAGS"] == f"--xla_dump_to=/nowhere {xla.FLAG}"
+    monkeypatch.setenv("XLA_FLAGS", str(tmp_path / "absent"))
+    xla.set_safe_scheduler()
+    assert os.environ["XLA_FLAGS"] == xla.flags() == str(tmp_path / "absent")
+
+
 @needs_no_flag
 @pytest.mark.parametrize("before", [None, "--xla_dump_to=/nowhere"])
 def test_importing_hyperlax_sets_nothing_where_jax_does_not_hang(before: str | None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hyperlax.backends import local
-from hyperlax.engine.keys import CONFIRMATION, SEARCH, Stream, evaluation_keys, training_keys
+from hyperlax.engine.keys import CONFIRMATION, SEARCH, Stream, continuation_keys, evaluation_keys, training_keys
 from hyperlax.study.confirmation_run import confirmation_config
 from hyperlax.study.search import search_config
 from hyperlax.trial import Trial
@@ -32,9 +32,10 @@ def keys_of(stream: Stream, study_seed: int) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("study_seed", [0, 1, 2**31 - 1])
-def test_no_two_runs_of_a_study_and_its_confirmation_share_a_key(study_seed):
+def test_no_two_runs_of_a_study_its_copies_and_its_confirmation_share_a_key(study_seed):
     keys = keys_of(SEARCH, study_seed) + keys_of(CONFIRMATION, study_seed)
-    assert len(keys) == 2 * (200 * 20 + 20) == len(set(keys))
+    keys += words(continuation_keys(study_seed, range(200), 20))
+    assert len(keys) == 3 * 200 * 20 + 2 * 20 == len(set(keys))
 
 
 def test_a_trials_keys_know_nothing_of_its_lane_nor_of_how_many_seeds_there_are():

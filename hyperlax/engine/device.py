@@ -20,7 +20,7 @@ from hyperlax.engine.keys import pin_generator
 from hyperlax.engine.machine import cores, gpus
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.files import expanded
-from hyperlax.xla import backend_started, refuse_fork, require_safe_scheduler
+from hyperlax.xla import backend_started, flags, refuse_fork, require_safe_scheduler
 
 VERSION = version("hyperlax")
 
@@ -74,7 +74,7 @@ def _can_keep(directory: Path) -> bool:
 def program_name(algorithm: Any, lanes: int, seeds: int) -> str:
     """Return the fingerprint of a program: its computation, lanes and seeds, the jax version and the flags."""
     versions = (VERSION, jax.__version__)
-    return fingerprint(algorithm, lanes, seeds, *versions, os.environ.get("XLA_FLAGS", ""))
+    return fingerprint(algorithm, lanes, seeds, *versions, flags())
 
 
 def identity() -> dict[str, Any]:
@@ -84,7 +84,7 @@ def identity() -> dict[str, Any]:
         "hyperlax": VERSION,
         "jax": jax.__version__,
         "jaxlib": version("jaxlib"),
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "XLA_FLAGS": flags(),
         "device": f"{first.device_kind}, {cpu_info('model name')}" if first.platform == "cpu" else first.device_kind,
         "cores": cores(),  # XLA's thread pool, by whose size it cuts large products
     }

@@ -7,8 +7,9 @@ that leaves a verb as it was costs its tracing once, and no compilation.
 
 The code of a user's own environment or algorithm is not in those names: such programs use JAX's cache only.
 
-A file holds a pickle, and loading it may run any code, as with JAX's own cache. So the directory is used only if it belongs to the
-user and nobody else can write to it. A file begins with a digest of its name and content; one that is damaged is not loaded.
+A file holds a pickle, and loading it may run any code, as with JAX's own cache. So the directory and the files in it are used only
+if they belong to the user and nobody else can write to them. A file begins with a digest of its name and content; one that is
+damaged is not loaded.
 """
 
 from __future__ import annotations
@@ -76,8 +77,12 @@ class Executables:
     identity: Mapping[str, Any]
 
     def key(self, device: Any, *parts: Any) -> str:
-        """Return a name for a program on a device: the same where the same would be compiled. parts: their texts say what."""
-        return fingerprint(self._place(device), _source(), *map(version, _LIBRARIES), *parts)
+        """Return a name for a program on a device: the same where the same would be compiled. parts: their texts say what.
+
+        Return "" if this package's source was changed after it was imported: its text does not say then what is compiled.
+        """
+        source = _source()
+        return fingerprint(self._place(device), source, *map(version, _LIBRARIES), *parts) if source else ""
 
     def load(self, name: str, device: Any) -> Executable | None:
         """Return the verb that was kept under this name, None if there is none. A file that is damaged is removed."""
@@ -117,12 +122,20 @@ class Executables:
             found = compiled(lowered, options, text)
             if not found.cached:
                 self._keep(target, found)
-        self._link(name, target)
+        if (self.directory / target).exists():
+            self._link(name, target)
+        elif not found.cached:
+            return found
+        if cache := jax.config.values["jax_compilation_cache_dir"]:
+            _remove(
+                *Path(cache).glob(f"*{name}-*")
+            )  # the same once more, or what a process left that was killed before `_keep`
         return found
 
     def _keep(self, target: str, made: Executable) -> None:
         try:
             with replacing(self.directory / target) as temporary:
+                temporary.touch(mode=0o600)
                 temporary.write_bytes(_sealed(target, _content(made)))
             self._prune()
         except OSError as error:
@@ -132,14 +145,10 @@ class Executables:
             log.debug("%s is not kept: %s", target, error)
 
     def _link(self, name: str, target: str) -> None:
-        """Let `name` point to a file if that was kept, and remove the entry of JAX's cache, which holds the same."""
-        if not (self.directory / target).exists():
-            return
+        """Let `name` point to a file."""
         with suppress(OSError):
             (self.directory / name).unlink(missing_ok=True)
             (self.directory / name).symlink_to(target)
-        if cache := jax.config.values["jax_compilation_cache_dir"]:
-            _remove(*Path(cache).glob(f"*{name}-*"))
 
     def _prune(self) -> None:
         """Remove what was not used for long, the least recently used beyond the largest size, and what is of no use."""
@@ -173,10 +182,15 @@ def open_executables(directory: Path, identity: Mapping[str, Any]) -> Executable
     except OSError as error:
         tell_not_kept(directory.parent, error.strerror or str(error))
         return None
-    if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & 0o022):
+    if not _is_own(found):
         _tell_unsafe(directory)
         return None
     return Executables(directory, identity)
+
+
+def _is_own(found: os.stat_result) -> bool:
+    """Return whether a file or directory belongs to this user and nobody else can write to it."""
+    return not hasattr(os, "geteuid") or (found.st_uid == os.geteuid() and not found.st_mode & 0o022)
 
 
 @functools.cache
@@ -233,9 +247,11 @@ def _sealed(name: str, content: bytes) -> bytes:
 
 def _read(path: Path, device: Any) -> Executable:
     """Return the verb in a file. Raises ValueError if the file is not as it was written."""
-    mode = path.lstat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    found = path.lstat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise ValueError("it is not a file")
+    if not _is_own(found):
+        raise ValueError("it belongs to another user, or others can write to it")
     whole = path.read_bytes()
     if whole != _sealed(path.name, whole[_DIGEST:]):
         raise ValueError("it is damaged")
@@ -260,12 +276,17 @@ def _remove(*paths: Path) -> None:
             path.unlink()
 
 
-@functools.cache
 def _source() -> str:
-    """Return a digest of this package's source. If a file was changed since it was imported, no other process has the same."""
-    digest, paths = hashlib.sha256(), sorted(_PACKAGE.rglob("*.py"))
-    if any(path.stat().st_mtime > _IMPORTED for path in paths):
-        digest.update(f"{_IMPORTED} {os.getpid()}".encode())
+    """Return a digest of this package's source, "" if a file was changed or replaced since it was imported."""
+    paths = sorted(_PACKAGE.rglob("*.py"))
+    if any(max(found.st_mtime, found.st_ctime) > _IMPORTED for found in (path.stat() for path in paths)):
+        return ""
+    return _digest_of_files(tuple(paths))
+
+
+@functools.cache
+def _digest_of_files(paths: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

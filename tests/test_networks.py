@@ -17,7 +17,7 @@ from hyperlax.networks import architecture as architectures
 from hyperlax.networks.architecture import Architecture, TorsoShape, architecture, count_parameters, torso_shape
 from hyperlax.networks.branches import by_size, switch
 from hyperlax.networks.initializers import lecun_normal, orthogonal, orthonormal_columns, samples
-from hyperlax.networks.masked import MaskedMLP, output
+from hyperlax.networks.masked import MaskedMLP
 from tests.exact import ExactMLP, crop, dead_weights
 
 INPUTS, OUTPUTS = 3, 2
@@ -40,7 +40,7 @@ def masked_init(key, lane):
 
 @jax.jit
 def masked_output_and_gradient(params, lane):
-    return NETWORK.apply(params, X, lane), jax.grad(lambda p: loss(output(NETWORK, p, X, lane)))(params)
+    return NETWORK.output(params, X, lane), jax.grad(lambda p: loss(NETWORK.output(p, X, lane)))(params)
 
 
 def loss(out: Any) -> Any:
@@ -79,7 +79,7 @@ def test_a_program_of_one_activation_or_of_layer_norm_alone_equals_the_exact_siz
     for torso in own:
         lane = architecture(torso, network.shape)
         params = jax.jit(network.init)(jax.random.key(1), X, lane)
-        out, gradient = slope(network.apply, params, lane)
+        out, gradient = slope(network.output, params, lane)
         expected, expected_gradient = slope(ExactMLP(torso, OUTPUTS).apply, crop(params, torso, INPUTS, OUTPUTS))
         np.testing.assert_allclose(out, expected, rtol=1e-5)
         compared = (crop(gradient, torso, INPUTS, OUTPUTS), expected_gradient)
@@ -134,11 +134,6 @@ def test_no_two_rows_of_a_networks_first_weights_are_alike() -> None:
     assert len(np.unique(rows, axis=0)) == len(rows) == 4 * 71
     with pytest.raises(ValueError, match="a network of 3 layers; at most 2"):
         samples(lecun_normal().sample, jax.random.key(0), [(4, 4)] * 3, most=2)
-
-
-def test_a_network_inside_another_module_says_where_its_first_weights_are() -> None:
-    with pytest.raises(TypeError, match="come from its own `init`"):
-        NETWORK.init_with_output(jax.random.key(0), X, architecture(WIDEST, SHAPE))
 
 
 def test_lecun_weights_have_the_variance_of_the_lanes_own_fan_in() -> None:
@@ -204,11 +199,11 @@ def test_outputs_gradients_and_adam_steps_equal_those_of_the_exact_size_network(
     @jax.jit
     def padded(params: Any, optimizer: Any, x: Any, lane: Architecture) -> Any:
         def step(lane: Architecture, params: Any, optimizer: Any) -> tuple[Any, Any, Any]:
-            value, gradient = jax.value_and_grad(lambda p: loss(output(network, p, x, lane)))(params)
+            value, gradient = jax.value_and_grad(lambda p: loss(network.output(p, x, lane)))(params)
             return *ADAM.descend(params, gradient, optimizer, 0.1, 1.0), value
 
-        gradients = jax.grad(lambda p, x: loss(output(network, p, x, lane)), (0, 1))(params, x)
-        return output(network, params, x, lane), gradients, by_size(network.shape, lane, step, params, optimizer)
+        gradients = jax.grad(lambda p, x: loss(network.output(p, x, lane)), (0, 1))(params, x)
+        return network.output(params, x, lane), gradients, by_size(network.shape, lane, step, params, optimizer)
 
     def exact(torso: Torso) -> Any:
         @jax.jit
@@ -242,7 +237,7 @@ def test_twins_share_a_switch() -> None:
     twins = jax.vmap(lambda key: network.init(key, X, lane))(jax.random.split(jax.random.key(0)))
 
     def both(lane: Architecture, twins: Any) -> tuple[Any, Any]:
-        return twins, jax.vmap(lambda params: output(network, params, X, lane))(twins)
+        return twins, jax.vmap(lambda params: network.output(params, X, lane))(twins)
 
     kept, out = jax.jit(lambda twins, lane: by_size(network.shape, lane, both, twins))(twins, lane)
     close(kept, twins)

@@ -24,7 +24,7 @@ from hyperlax.envs import Environment
 from hyperlax.hyperparams import AlgorithmConfig, Network, Torso, static, traced
 from hyperlax.networks.architecture import TorsoShape, count_parameters
 from hyperlax.networks.initializers import lecun_normal
-from hyperlax.networks.masked import MaskedMLP, output
+from hyperlax.networks.masked import MaskedMLP
 from hyperlax.recipe import load
 from hyperlax.study.search import run_study
 from tests.study_cases import arguments_of
@@ -134,7 +134,7 @@ class Shape:
         return state._replace(key=key)
 
     def _logits(self, params: Any, lane: Lane, observation: Array) -> Array:
-        return output(self.network, params, observation, lane.networks["policy"])
+        return self.network.output(params, observation, lane.networks["policy"])
 
 
 RECIPE = """

@@ -29,7 +29,7 @@ from hyperlax.envs import Discrete, Environment
 from hyperlax.hyperparams import Torso
 from hyperlax.networks.architecture import TorsoShape, count_parameters
 from hyperlax.networks.initializers import lecun_normal
-from hyperlax.networks.masked import MaskedMLP, output
+from hyperlax.networks.masked import MaskedMLP
 
 ADAM = Adam(epsilon=1e-8)
 
@@ -168,7 +168,7 @@ def epsilon_greedy(q: Array, epsilon: Array, coin: Array, random_action: Array) 
 def q_values(shape: Shape, q: Any, statistics: ObservationStatistics, lane: Lane, observation: Array) -> Array:
     """Return the values of all actions: float32[..., obs] -> float32[..., A]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
-    return output(shape.q_network, q, seen, lane.networks["critic_network"])
+    return shape.q_network.output(q, seen, lane.networks["critic_network"])
 
 
 def _td_loss(

@@ -28,7 +28,7 @@ from hyperlax.envs import Discrete, Environment
 from hyperlax.hyperparams import Torso
 from hyperlax.networks.architecture import TorsoShape, count_parameters
 from hyperlax.networks.initializers import orthogonal
-from hyperlax.networks.masked import MaskedMLP, output
+from hyperlax.networks.masked import MaskedMLP
 
 ADAM = Adam(epsilon=1e-5)
 
@@ -244,13 +244,13 @@ def policy_output(
 ) -> Array:
     """Return logits or means: float32[..., obs] -> float32[..., action]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
-    return output(shape.policy_network, policy.network, seen, lane.networks["actor_network"])
+    return shape.policy_network.output(policy.network, seen, lane.networks["actor_network"])
 
 
 def value_of(shape: Shape, value: Any, statistics: ObservationStatistics, lane: Lane, observation: Array) -> Array:
     """Return the values of observations: float32[..., obs] -> float32[...]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
-    return output(shape.value_network, value, seen, lane.networks["critic_network"])[..., 0]
+    return shape.value_network.output(value, seen, lane.networks["critic_network"])[..., 0]
 
 
 def _log_prob_and_entropy(shape: Shape, policy: ActorParams, out: Array, action: Array) -> tuple[Array, Array]:

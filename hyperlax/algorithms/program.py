@@ -174,7 +174,7 @@ def _policy(config: AlgorithmConfig, environment: Environment, params: PolicyPar
 
     It acts greedily or by the mean, as in an evaluation, but without the random actions that some algorithms take there.
     """
-    torso, parameters = _policy_torso(config), params.network["params"]
+    torso, parameters = _policy_torso(config), params.network
     arrays: dict[str, np.ndarray] = {}
     live = environment.observation_size
     for layer, width in enumerate(torso.layer_sizes):

@@ -27,7 +27,7 @@ from hyperlax.envs import Continuous, Environment
 from hyperlax.hyperparams import Torso
 from hyperlax.networks.architecture import TorsoShape, count_parameters
 from hyperlax.networks.initializers import lecun_normal
-from hyperlax.networks.masked import MaskedMLP, output
+from hyperlax.networks.masked import MaskedMLP
 
 ADAM = Adam(epsilon=1e-8)
 _LOG_STD_RANGE = (-20.0, 2.0)  # of the reference implementation, github.com/rail-berkeley/softlearning
@@ -194,7 +194,7 @@ def policy_output(
 ) -> tuple[Array, Array]:
     """Return mean and log standard deviation before squashing: float32[..., obs] -> float32[..., action] twice."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
-    out = output(shape.policy_network, policy, seen, lane.networks["actor_network"])
+    out = shape.policy_network.output(policy, seen, lane.networks["actor_network"])
     mean, log_std = jnp.split(out, 2, axis=-1)
     return mean, jnp.clip(log_std, *_LOG_STD_RANGE)
 
@@ -214,7 +214,7 @@ def q_values(
     """Return both twins' values of [n] pairs: float32[2, n]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
     pair = jnp.concatenate([seen, action], axis=-1)
-    return jax.vmap(lambda q: output(shape.q_network, q, pair, lane.networks["critic_network"])[..., 0])(critics)
+    return jax.vmap(lambda q: shape.q_network.output(q, pair, lane.networks["critic_network"])[..., 0])(critics)
 
 
 def update(shape: Shape, learner: Learner, state: State, lane: Lane, iteration: Array, key: Array) -> Learner:

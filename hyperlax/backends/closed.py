@@ -168,7 +168,7 @@ class ClosedBatches(LanesBackend):
         cost["compile_seconds"] += refused
         cost["wall_seconds"] += refused
         peak = device.peak_memory_bytes(self._devices[batch.slot])
-        useful = sum(int((result.curve.steps > 0).sum()) for result in results)
+        useful = sum(result.curve.segments for result in results)
         return timing_of(cost, session.program.lanes, peak, predicted, useful_lane_segments=useful)
 
     def _take(self, event: Any) -> Sequence[SegmentResult]:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hyperlax.backends.base import Backend, Evicted
@@ -67,7 +68,7 @@ class LanesBackend(Backend, ABC):
         packing: Mapping[str, Any] | None = None,
         stream: Stream = SEARCH,
         checkpoints: CheckpointManager | None = None,
-        sure: Sequence[tuple[Any, Any]] = (),
+        sure: Mapping[Any, Any] = MappingProxyType({}),
     ):
         """Make a backend without trials.
 
@@ -77,7 +78,8 @@ class LanesBackend(Backend, ABC):
           packing: Choice of the programs.
           stream: The random numbers of training and evaluation.
           checkpoints: Saves trials in the middle of their training; None saves nothing.
-          sure: Programs that every trial of a new study needs, with the hyperparameters of one of their lanes.
+          sure: The program that every trial of a new study needs -> the hyperparameters of one of its lanes; empty if there are
+            several.
         """
         first = slot_devices[0]
         self.lanes, self.slots = programs.lanes, len(slot_devices)
@@ -110,8 +112,8 @@ class LanesBackend(Backend, ABC):
         return sum(len(lanes.numbers) for lanes, s in sessions if s is None or not s.program.is_ready)
 
     def prepare(self) -> None:
-        """Begin to compile the programs that every trial needs, for the first device: one trial uses no other."""
-        for program, lane in self._sure:
+        """Begin to compile the program that every trial needs, for the first device: one trial uses no other."""
+        for program, lane in self._sure.items():
             self._programs.compile(program, lane, self._devices[0])
 
     def wake(self) -> None:

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, TypedDict
@@ -69,25 +68,30 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     Segments.of(config.run_length, probe.longest_iteration())
     slots = device.slot_devices(config.devices, 1 if config.kind == "population" else config.slots)
     costs = device.costs_of_device(config.compilation_cache)
-    paddings = _stored_paddings(probe, config.chosen) if config.chosen else None
+    if config.chosen:
+        convert(config.chosen, _Packing, "study.json: `packing`")
     budget = _budget(config, slots)
-    if paddings is None:
-        paddings = choose_paddings(probe, budget, config.packing, costs)
+    paddings: list[Any] = (
+        [probe.stored_padding(padding) for padding in config.chosen["paddings"]]
+        if config.chosen
+        else choose_paddings(probe, budget, config.packing, costs)
+    )
     task = probe.padded(paddings, [trial.config for trial in config.trials])
+    needed = _needed(config, task)
     executables = device.executables() if config.compilation_cache and task.is_shipped else None
     programs = Programs(
         budget.lanes,
         config.num_seeds,
-        lanes_of=_lanes_of(config, task, budget),
+        lanes_of=_lanes_of(config, needed, budget),
         lanes_before=_lanes_before(config),
         room=device.room_for_a_program if config.trials or not config.lanes else None,
         refills=config.kind == "refilled",
         executables=executables,
     )
-    likely = _likely(config, task) if executables else {}
+    least = _LIKELY * sum(map(len, needed.values()))
+    likely = {program: task.lane(own[0]) for program, own in needed.items() if executables and len(own) >= least}
     if likely:
-        programs.load({program: lane for program, (lane, _) in likely.items()}, slots)
-    sure = [(program, lane) for program, (lane, share) in likely.items() if share == 1 and not config.chosen]
+        programs.load(likely, slots)
     packing = {
         "super_batch": budget.super_batch,
         "slots": budget.slots,
@@ -102,7 +106,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         "packing": packing,
         "stream": CONFIRMATION if config.is_confirmation else SEARCH,
         "checkpoints": checkpoints,
-        "sure": sure,
+        "sure": likely if len(needed) == 1 and not config.chosen else {},
     }
     if config.kind == "closed":
         return ClosedBatches(task, programs, configs=config.configs, **parts)
@@ -141,29 +145,22 @@ def _lanes_before(config: EngineConfig) -> Mapping[str, int]:
     return config.chosen["lanes"]
 
 
-def _lanes_of(config: EngineConfig, task: LocalTask, budget: Budget) -> Callable[[Any], int]:
-    if config.trials:
-        counted = Counter(map(task.program, config.trials))
-        return lambda program: -(-counted[program] // budget.slots)
-    share = shares(task)
-    return lambda program: budget.lanes_for(share.get(program, 0.0))
+def _needed(config: EngineConfig, task: LocalTask) -> dict[Any, list[Trial]]:
+    """Return the programs that trials need, with those trials: all that will be trained, or else a sample of the space."""
+    needed: dict[Any, list[Trial]] = {}
+    for trial in config.trials or [Trial(0, one) for one in task.sample(_SAMPLE)]:
+        needed.setdefault(task.program(trial), []).append(trial)
+    return needed
 
 
-def _likely(config: EngineConfig, task: LocalTask) -> dict[Any, tuple[Any, float]]:
-    """Return the programs that many trials need, with the hyperparameters of one trial as its lane has them, and their share."""
-    trials = config.trials or [Trial(0, one) for one in task.sample(_SAMPLE)]
-    members: dict[Any, list[Trial]] = {}
-    for trial in trials:
-        members.setdefault(task.program(trial), []).append(trial)
-    share = {program: len(own) / len(trials) for program, own in members.items()}
-    return {
-        program: (task.lane(own[0]), share[program]) for program, own in members.items() if share[program] >= _LIKELY
-    }
+def _lanes_of(config: EngineConfig, needed: Mapping[Any, Sequence[Trial]], budget: Budget) -> Callable[[Any], int]:
+    """Return a function that returns the lanes of a program, for all its trials or for the share that is expected."""
 
+    def lanes_of(program: Any) -> int:
+        own = len(needed.get(program, ()))
+        return -(-own // budget.slots) if config.trials else budget.lanes_for(own / _SAMPLE)
 
-def _stored_paddings(probe: LocalTask, chosen: Mapping[str, Any]) -> list[Any]:
-    """Return the paddings that study.json stores. Raise UsageError if its entry `packing` is malformed."""
-    return [probe.stored_padding(padding) for padding in convert(chosen, _Packing, "study.json: `packing`")["paddings"]]
+    return lanes_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,12 +205,6 @@ def choose_paddings(probe: LocalTask, budget: Budget, packing: str, costs: Costs
     largest = max(range(len(paddings)), key=lambda i: probe.size(paddings[i]))
     paddings[largest] = probe.padding(chosen[largest].structure | whole)
     return paddings
-
-
-def shares(task: LocalTask) -> Mapping[Any, float]:
-    """Return each program's share of all trials, estimated from a sample of the space."""
-    counted = Counter(task.program(Trial(0, config)) for config in task.sample(_SAMPLE))
-    return {program: count / _SAMPLE for program, count in counted.items()}
 
 
 def _predicted(probe: LocalTask, structure: Any, configs: Sequence[Any], budget: Budget, costs: Costs) -> float:

@@ -1,4 +1,4 @@
-"""Verbs over lanes. A lane is one slot of a compiled program; this module does not know the algorithm.
+"""Verbs over lanes. A lane is the place of one trial in a compiled program; this module does not know the algorithm.
 
 Every array of the training state has leading axes `[lanes, seeds]`. The hyperparameters have a leading axis `[lanes]`: the seeds
 of a lane share them.
@@ -137,30 +137,30 @@ class Program:
         """Initialise all lanes. keys [lanes, seeds]; hypers [lanes]."""
         return self._call("start", keys, hypers)
 
-    def train(self, lanes: Any, hypers: Any, iteration: int, iterations: int, which: Array | None = None) -> Any:
+    def train(self, state: Any, hypers: Any, iteration: int, iterations: int, which: Array | None = None) -> Any:
         """Train all lanes for some iterations; the first is the program's `iteration`th.
 
         which: bool[lanes], the lanes whose results matter; the program may save the work of the others.
         """
         which = self.place(np.ones(self.lanes, np.bool_)) if which is None else which
-        return self._call("train", lanes, hypers, which, *self.place((np.int32(iteration), np.int32(iterations))))
+        return self._call("train", state, hypers, which, *self.place((np.int32(iteration), np.int32(iterations))))
 
-    def evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
+    def evaluate(self, state: Any, hypers: Any, keys: Array) -> Any:
         """Return the scores of all lanes, [lanes, seeds] each. keys [seeds]: all lanes meet the same episodes."""
-        return self._call("evaluate", lanes, hypers, keys)
+        return self._call("evaluate", state, hypers, keys)
 
-    def policy_params(self, lanes: Any) -> Any:
+    def policy_params(self, state: Any) -> Any:
         """Return the policies' parameters, as numpy [lanes, seeds, ...]. This compiles nothing."""
-        return jax.tree.map(np.asarray, self.algorithm.policy_params(lanes))
+        return jax.tree.map(np.asarray, self.algorithm.policy_params(state))
 
     def code(self) -> str:
         """Return a digest of the code of `start`, `train` and `evaluate`, environment included. Call `prepare` first."""
         texts = [self._compiled[verb].text for verb in ("start", "train", "evaluate")]
         return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
-    def save(self, lanes: Any) -> list[np.ndarray]:
+    def save(self, state: Any) -> list[np.ndarray]:
         """Return the training state as plain arrays, which `restore` takes."""
-        return [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in jax.tree.leaves(lanes)]
+        return [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in jax.tree.leaves(state)]
 
     def restore(self, arrays: Sequence[np.ndarray]) -> Any:
         """Return the training state that an equal program saved, on this one's device. Call `prepare` first."""
@@ -171,16 +171,16 @@ class Program:
         ]
         return self.place(jax.tree.unflatten(structure, leaves))
 
-    def branch(self, lanes: Any, source: Array, keys: Array) -> Any:
+    def branch(self, state: Any, source: Array, keys: Array) -> Any:
         """Let lane i continue from the state of lane source[i], a copy with its own of keys [lanes, seeds]. source int32[lanes].
 
         A lane that continues from itself keeps its random numbers.
         """
-        return self._call("branch", lanes, source, keys)
+        return self._call("branch", state, source, keys)
 
-    def refill(self, lanes: Any, which: Array, fresh: Any) -> Any:
+    def refill(self, state: Any, which: Array, fresh: Any) -> Any:
         """Replace the lanes where `which` bool[lanes] is true by those that `start` made; leave the others untouched."""
-        return self._call("refill", lanes, which, fresh)
+        return self._call("refill", state, which, fresh)
 
     def memory_bytes(self) -> int:
         """Return the bytes of arguments, results and temporaries of the largest verb compiled so far."""
@@ -193,28 +193,28 @@ class Program:
     def _init(self, keys: Array, hypers: Any) -> Any:
         return self._over_lanes(self.algorithm.init, (0, None), (0, 0))(keys, hypers)
 
-    def _train(self, lanes: Any, hypers: Any, which: Array, iteration: Array, iterations: Array) -> Any:
+    def _train(self, state: Any, hypers: Any, which: Array, iteration: Array, iterations: Array) -> Any:
         def run(state: Any, hypers: Any, ends: Array) -> Any:
             return jax.lax.fori_loop(iteration, ends, lambda i, state: self.algorithm.step(state, hypers, i), state)
 
         end = iteration + iterations
         if self.sequential:
             ends = jnp.where(which, end, iteration)
-            return self._over_lanes(run, (0, None, None), (0, 0, 0))(lanes, hypers, ends)
-        return self._over_lanes(run, (0, None, None), (0, 0, None))(lanes, hypers, end)
+            return self._over_lanes(run, (0, None, None), (0, 0, 0))(state, hypers, ends)
+        return self._over_lanes(run, (0, None, None), (0, 0, None))(state, hypers, end)
 
-    def _evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
-        return self._over_lanes(self.algorithm.evaluate, (0, None, 0), (0, 0, None))(lanes, hypers, keys)
+    def _evaluate(self, state: Any, hypers: Any, keys: Array) -> Any:
+        return self._over_lanes(self.algorithm.evaluate, (0, None, 0), (0, 0, None))(state, hypers, keys)
 
-    def _branch(self, lanes: Any, source: Array, keys: Array) -> Any:
-        taken = jax.tree.map(lambda x: x[source], lanes)
+    def _branch(self, state: Any, source: Array, keys: Array) -> Any:
+        taken = jax.tree.map(lambda x: x[source], state)
         own = self._over_lanes(self.algorithm.with_key, (0, 0), (0, 0))(taken, keys)
         copied = source != jnp.arange(self.lanes)
         return jax.tree.map(lambda new, old: _where(copied, new, old), own, taken)
 
-    def _refill(self, lanes: Any, which: Array, fresh: Any) -> Any:
-        entered = self.algorithm.reset(lanes, fresh)
-        return jax.tree.map(lambda new, old: _where(which, new, old), entered, lanes)
+    def _refill(self, state: Any, which: Array, fresh: Any) -> Any:
+        entered = self.algorithm.reset(state, fresh)
+        return jax.tree.map(lambda new, old: _where(which, new, old), entered, state)
 
     def _over_lanes(self, function: Callable, seed_axes: tuple, lane_axes: tuple) -> Callable:
         over_seeds = _over_axis(function, seed_axes, bool(self.sequential))
@@ -267,17 +267,17 @@ class Program:
             jax.ShapeDtypeStruct(shape, key, sharding=here) for shape in ((self.lanes, self.seeds), (self.seeds,))
         )
         start, iteration = self._trace("start", keys, hypers), jax.ShapeDtypeStruct((), jnp.int32)
-        lanes = self._like = start.out_info
+        state = self._like = start.out_info
         which = jax.ShapeDtypeStruct((self.lanes,), jnp.bool_)
 
         def train() -> None:
-            self._compile("train", self._trace("train", lanes, hypers, which, iteration, iteration))
+            self._compile("train", self._trace("train", state, hypers, which, iteration, iteration))
 
         def start_and_evaluate() -> None:
             self._compile("start", start)
-            self._compile("evaluate", self._trace("evaluate", lanes, hypers, episode_keys))
+            self._compile("evaluate", self._trace("evaluate", state, hypers, episode_keys))
             if self.refills:
-                self._compile("refill", self._trace("refill", lanes, which, lanes))
+                self._compile("refill", self._trace("refill", state, which, state))
 
         with ThreadPoolExecutor(2, thread_name_prefix="compile") as threads:
             for done in [threads.submit(train), threads.submit(start_and_evaluate)]:

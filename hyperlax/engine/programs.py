@@ -54,23 +54,23 @@ class Programs:
                 self._lanes[algorithm] = self._settled.get(fingerprint(algorithm), first)
             return self._lanes[algorithm]
 
-    def program(self, algorithm: Algorithm, slot: Any, lanes: int) -> Program:
-        """Return the program on a slot's device; make it first if needed."""
+    def program(self, algorithm: Algorithm, device: Any, lanes: int) -> Program:
+        """Return the program on a device; make it first if needed."""
         with self._lock:
-            key = (algorithm, slot, lanes)
+            key = (algorithm, device, lanes)
             if key not in self._programs:
                 room = None if fingerprint(algorithm) in self._settled else self._room
                 self._programs[key] = Program(
-                    algorithm, lanes, self.num_seeds, slot, room, self._refills, self._sequential, self._executables
+                    algorithm, lanes, self.num_seeds, device, room, self._refills, self._sequential, self._executables
                 )
             return self._programs[key]
 
-    def load(self, lanes: Mapping[Algorithm, Any], slots: Iterable[Any]) -> None:
-        """Begin to load programs from disk, in a thread. lanes: program -> the hyperparameters of one of its lanes."""
+    def load(self, hypers: Mapping[Algorithm, Any], devices: Iterable[Any]) -> None:
+        """Begin to load programs from disk, in a thread. hypers: program -> the hyperparameters of one of its lanes."""
         programs = [
-            (self.program(algorithm, slot, self.lanes_of(algorithm)), lane)
-            for algorithm, lane in lanes.items()
-            for slot in dict.fromkeys(slots)
+            (self.program(algorithm, device, self.lanes_of(algorithm)), lane)
+            for algorithm, lane in hypers.items()
+            for device in dict.fromkeys(devices)
         ]
 
         def load() -> None:
@@ -79,9 +79,9 @@ class Programs:
 
         _in_a_thread(load)
 
-    def compile(self, algorithm: Algorithm, lane: Any, slot: Any) -> None:
+    def compile(self, algorithm: Algorithm, lane: Any, device: Any) -> None:
         """Begin to compile a program, in a thread, unless it is on disk. What fails fails again, and is reported, in `prepare`."""
-        program = self.program(algorithm, slot, self.lanes_of(algorithm))
+        program = self.program(algorithm, device, self.lanes_of(algorithm))
         _in_a_thread(lambda: program.compile(lane))
 
     def is_ready(self, algorithm: Hashable) -> bool:

@@ -6,12 +6,13 @@ dead under any optimizer that maps gradient 0 to update 0 (SGD, Adam, global-nor
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -22,44 +23,13 @@ from hyperlax.networks.initializers import Initializer, samples
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
-    "relu": nn.relu,
-    "silu": nn.silu,
-    "gelu": nn.gelu,
-    "elu": nn.elu,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "gelu": jax.nn.gelu,
+    "elu": jax.nn.elu,
 }
 LAYER_NORM_EPSILON = 1e-6
 _MOST_LAYERS = 1024
-
-
-def output(network: nn.Module, params: Any, x: Array, lane: Architecture) -> Array:
-    """Return the network's output, computed at the lane's size: float32[..., inputs] -> float32[..., outputs].
-
-    params: padded, or inside `by_size` those that it hands out. Outside, a gradient computes the output a second time.
-    """
-    sizes = network.shape.sizes if isinstance(network, MaskedMLP) else ()
-    if not sizes:
-        return _apply(network, lane, params, x)
-    branches = [functools.partial(_apply, network.clone(shape=size)) for size in sizes]
-    if isinstance(lane.size, int):
-        return branches[lane.size](lane, params, x)
-    return switch(lane.size, branches, lane, params, x)
-
-
-def _apply(network: nn.Module, lane: Architecture, params: Any, x: Array) -> Array:
-    own = crop(params, network.shape.widths) if isinstance(network, MaskedMLP) else params
-    return network.apply(own, x, lane)  # pyright: ignore[reportReturnType]
-
-
-class _MaskedDense(nn.Module):
-    """The product `x @ kernel`, and the bias to add to it; x is float32[..., inputs]."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> tuple[Array, Array]:
-        kernel = self.param("kernel", nn.initializers.zeros, (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return _product(x, kernel), bias
 
 
 @jax.custom_vjp
@@ -90,17 +60,6 @@ def _product_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array
 _product.defvjp(_product_forward, _product_backward)
 
 
-class _NormParameters(nn.Module):
-    """The parameters of a layer norm: (scale, bias), float32[features] each."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self) -> tuple[Array, Array]:
-        zeros = nn.initializers.zeros
-        return self.param("scale", zeros, (self.features,)), self.param("bias", zeros, (self.features,))
-
-
 def _normalize(live: Array | None, x: Array, scale: Array, bias: Array) -> Array:
     """Normalize float32[..., features] (Ba et al., 2016) over the first `live` features, None for all; the others stay 0."""
     if live is None:
@@ -111,30 +70,6 @@ def _normalize(live: Array | None, x: Array, scale: Array, bias: Array) -> Array
         centered = jnp.where(mask, x - mean, 0.0)
     variance = jnp.sum(centered**2, axis=-1, keepdims=True) / count
     return centered * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * scale + bias
-
-
-class _MaskedTorso(nn.Module):
-    """Layers of dense, layer norm if the lane has it, and activation; as many as the lane is deep."""
-
-    shape: TorsoShape
-
-    @nn.compact
-    def __call__(self, x: Array, lane: Architecture) -> Array:
-        for layer, width in enumerate(self.shape.widths):
-            y = self._activate(*_MaskedDense(width, name=f"dense_{layer}")(x), lane, layer)
-            x = y if self.shape.exact or layer == 0 or x.shape != y.shape else jnp.where(layer < lane.depth, y, x)
-        return x
-
-    def _activate(self, product: Array, bias: Array, lane: Architecture, layer: int) -> Array:
-        """Add the bias, and apply the lane's layer norm and activation."""
-        live, norms = lane.widths[layer], self.shape.layer_norms
-        parameters = _NormParameters(product.shape[-1], name=f"norm_{layer}")() if True in norms else ()
-        functions = [ACTIVATION_FUNCTIONS[name] for name in self.shape.activations]
-        sums = [_sum_and_norm if norm else _sum for norm in norms]
-        args = (None if self.shape.exact else live, product, bias, *parameters)
-        if len(functions) == len(sums) == 1:
-            return functions[0](sums[0](*args))
-        return _branching(functions, sums, lane.activation, lane.layer_norm * (len(norms) - 1), *args)
 
 
 def _sum(live: Array | None, product: Array, bias: Array, *parameters: Array) -> Array:
@@ -181,8 +116,13 @@ def _branching_backward(functions: Any, sums: Any, kept: tuple, gradient: Array)
 _branching.defvjp(_branching_forward, _branching_backward)
 
 
-class MaskedMLP(nn.Module):
-    """A torso and a dense head of `outputs` features: float32[..., inputs] -> float32[..., outputs]."""
+@dataclass(frozen=True)
+class MaskedMLP:
+    """A torso and a dense head of `outputs` features: float32[..., inputs] -> float32[..., outputs].
+
+    Its parameters are `{"torso": {"dense_0": ..., "norm_0": ..., "dense_1": ...}, "head": ...}`. Each dense layer has a kernel and
+    a bias, and where some lane has layer norm, each norm a scale and a bias.
+    """
 
     shape: TorsoShape
     outputs: int
@@ -193,11 +133,7 @@ class MaskedMLP(nn.Module):
         """Return the multiplications of one forward pass of one row at the padded sizes; about the number of weights."""
         return sum(a * b for a, b in self._layers(inputs))
 
-    def _layers(self, inputs: int) -> list[tuple[int, int]]:
-        """Return the rows and columns of the padded layers, the head last."""
-        return list(itertools.pairwise([inputs, *self.shape.widths, self.outputs]))
-
-    def init(self, key: Array, x: Array, lane: Architecture) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def init(self, key: Array, x: Array, lane: Architecture) -> Any:
         """Return initial parameters for inputs like x, float32[..., inputs]: zero outside the lane's own sizes."""
         *torso, head = self._layers(x.shape[-1])
         initializers = [self.head_initializer, *[self.torso_initializer] * len(torso)]
@@ -216,12 +152,41 @@ class MaskedMLP(nn.Module):
             for layer, width in enumerate(self.shape.widths):
                 scale = (jnp.arange(width) < lane.widths[layer]).astype(jnp.float32)
                 params[f"norm_{layer}"] = {"scale": scale, "bias": jnp.zeros(width)}
-        return {"params": {"torso": params, "head": dense[0]}}
+        return {"torso": params, "head": dense[0]}
 
-    @nn.compact
-    def __call__(self, x: Array, lane: Architecture) -> Array:
-        if self.is_initializing():  # as a part of another module
-            raise TypeError("the initial parameters of a MaskedMLP come from its own `init`")
-        x = _MaskedTorso(self.shape, name="torso")(x, lane)
-        product, bias = _MaskedDense(self.outputs, name="head")(x)
-        return product + bias
+    def output(self, params: Any, x: Array, lane: Architecture) -> Array:
+        """Return the network's output, computed at the lane's size: float32[..., inputs] -> float32[..., outputs].
+
+        params: padded, or inside `by_size` those that it hands out. Outside, a gradient computes the output a second time.
+        """
+        branches = [dataclasses.replace(self, shape=size)._output for size in self.shape.sizes]
+        if not branches:
+            return self._output(lane, params, x)
+        if isinstance(lane.size, int):
+            return branches[lane.size](lane, params, x)
+        return switch(lane.size, branches, lane, params, x)
+
+    def _layers(self, inputs: int) -> list[tuple[int, int]]:
+        """Return the rows and columns of the padded layers, the head last."""
+        return list(itertools.pairwise([inputs, *self.shape.widths, self.outputs]))
+
+    def _output(self, lane: Architecture, params: Any, x: Array) -> Array:
+        """Return the output at the shape's own widths. A layer past the lane's depth passes its input on."""
+        own = crop(params, self.shape.widths)
+        for layer in range(len(self.shape.widths)):
+            y = self._layer(own["torso"], x, lane, layer)
+            x = y if self.shape.exact or layer == 0 or x.shape != y.shape else jnp.where(layer < lane.depth, y, x)
+        return _product(x, own["head"]["kernel"]) + own["head"]["bias"]
+
+    def _layer(self, torso: Any, x: Array, lane: Architecture, layer: int) -> Array:
+        """Return a layer of the torso: dense, layer norm if the lane has it, and activation."""
+        dense, norms = torso[f"dense_{layer}"], self.shape.layer_norms
+        norm = [torso[f"norm_{layer}"][name] for name in ("scale", "bias")] if True in norms else []
+        functions = [ACTIVATION_FUNCTIONS[name] for name in self.shape.activations]
+        sums = [_sum_and_norm if is_normed else _sum for is_normed in norms]
+        product = _product(x, dense["kernel"])
+        live = lane.widths[layer]
+        args = (None if self.shape.exact else live, product, dense["bias"], *norm)
+        if len(functions) == len(sums) == 1:
+            return functions[0](sums[0](*args))
+        return _branching(functions, sums, lane.activation, lane.layer_norm * (len(norms) - 1), *args)

@@ -35,7 +35,7 @@ torsos = st.builds(
 
 @jax.jit
 def masked_init(key, lane):
-    return NETWORK.init(key, X, lane)
+    return NETWORK.init(key, INPUTS, lane)
 
 
 @jax.jit
@@ -78,7 +78,7 @@ def test_a_program_of_one_activation_or_of_layer_norm_alone_equals_the_exact_siz
 
     for torso in own:
         lane = architecture(torso, network.shape)
-        params = jax.jit(network.init)(jax.random.key(1), X, lane)
+        params = jax.jit(network.init, static_argnums=1)(jax.random.key(1), INPUTS, lane)
         out, gradient = slope(network.output, params, lane)
         expected, expected_gradient = slope(ExactMLP(torso, OUTPUTS).apply, crop(params, torso, INPUTS, OUTPUTS))
         np.testing.assert_allclose(out, expected, rtol=1e-5)
@@ -91,7 +91,7 @@ def test_a_program_of_one_activation_or_of_layer_norm_alone_equals_the_exact_siz
 def test_initial_weights_equal_those_of_a_program_of_exactly_that_size(torso: Torso, seed: int) -> None:
     alone = torso_shape([torso])
     network = MaskedMLP(alone, OUTPUTS, orthogonal(2**0.5), lecun_normal())
-    exact = jax.jit(network.init)(jax.random.key(seed), X, architecture(torso, alone))
+    exact = jax.jit(network.init, static_argnums=1)(jax.random.key(seed), INPUTS, architecture(torso, alone))
     padded = masked_init(jax.random.key(seed), architecture(torso, SHAPE))
     close(crop(padded, torso, INPUTS, OUTPUTS), crop(exact, torso, INPUTS, OUTPUTS))
 
@@ -129,7 +129,7 @@ def test_columns_that_are_nearly_alike_become_orthonormal_to_rounding() -> None:
 def test_no_two_rows_of_a_networks_first_weights_are_alike() -> None:
     alike = MaskedMLP(torso_shape([Torso((4,) * 70, "tanh", False)]), 4, lecun_normal(), lecun_normal())
     lane = architecture(Torso((4,) * 70, "tanh", False), alike.shape)
-    params = alike.init(jax.random.key(0), jnp.zeros((1, 4)), lane)
+    params = alike.init(jax.random.key(0), 4, lane)
     rows = np.concatenate([x for x in map(np.asarray, jax.tree.leaves(params)) if x.ndim == 2])
     assert len(np.unique(rows, axis=0)) == len(rows) == 4 * 71
     with pytest.raises(ValueError, match="a network of 3 layers; at most 2"):
@@ -214,10 +214,10 @@ def test_outputs_gradients_and_adam_steps_equal_those_of_the_exact_size_network(
 
         return computed
 
-    init = jax.jit(network.init)
+    init = jax.jit(network.init, static_argnums=1)
     for torso in torsos:
         lane = architecture(torso, network.shape)
-        params = init(jax.random.key(3), X, lane)
+        params = init(jax.random.key(3), INPUTS, lane)
         own = crop(params, torso, INPUTS, OUTPUTS)
         out, gradients, (stepped, optimizer, value) = padded(params, ADAM.init(params), X, lane)
         expected_out, expected, expected_step, expected_optimizer = exact(torso)(own, X)
@@ -234,7 +234,7 @@ def test_twins_share_a_switch() -> None:
     """Leading axes are kept, as a vmap over two networks of one lane has them."""
     network = network_of(FEW)
     lane = architecture(FEW[1], network.shape)
-    twins = jax.vmap(lambda key: network.init(key, X, lane))(jax.random.split(jax.random.key(0)))
+    twins = jax.vmap(lambda key: network.init(key, INPUTS, lane))(jax.random.split(jax.random.key(0)))
 
     def both(lane: Architecture, twins: Any) -> tuple[Any, Any]:
         return twins, jax.vmap(lambda params: network.output(params, X, lane))(twins)

@@ -89,7 +89,7 @@ class Shape:
     def init(self, key: Array, lane: Lane) -> State:
         network_key, reset_key, key = jax.random.split(key, 3)
         environment, observation = jax.vmap(self.environment.reset)(jax.random.split(reset_key, self.total_num_envs))
-        params = self.network.init(network_key, observation, lane.networks["policy"])
+        params = self.network.init(network_key, self.environment.observation_size, lane.networks["policy"])
         statistics = normalizer.fresh(self.environment.observation_size)
         return State(key, params, statistics, environment, observation)
 

@@ -107,8 +107,7 @@ class Shape:
     def init(self, key: Array, lane: Lane) -> State:
         """Return the state before training: initial parameters, reset environments and an empty replay buffer."""
         q_key, reset_key, train_key = jax.random.split(key, 3)
-        observation = jnp.zeros((1, self.environment.observation_size))
-        q = self.q_network.init(q_key, observation, lane.networks["critic_network"])
+        q = self.q_network.init(q_key, self.environment.observation_size, lane.networks["critic_network"])
         return off_policy.begin(self, train_key, reset_key, Learner(q, q, ADAM.init(q)), 1)
 
     def reset(self, old: State, fresh: State) -> State:

@@ -184,10 +184,10 @@ class Shape:
         """Return the state before training: initial parameters and reset environments."""
         policy_key, value_key, reset_key, train_key = jax.random.split(key, 4)
         environment, observation = jax.vmap(self.environment.reset)(jax.random.split(reset_key, self.total_num_envs))
-        space = self.environment.action
+        space, size = self.environment.action, self.environment.observation_size
         log_std = jnp.zeros(0 if isinstance(space, Discrete) else len(space.low))
-        policy = ActorParams(self.policy_network.init(policy_key, observation, lane.networks["actor_network"]), log_std)
-        value = self.value_network.init(value_key, observation, lane.networks["critic_network"])
+        policy = ActorParams(self.policy_network.init(policy_key, size, lane.networks["actor_network"]), log_std)
+        value = self.value_network.init(value_key, size, lane.networks["critic_network"])
         return State(
             key=train_key,
             steps=jnp.int32(0),
@@ -195,7 +195,7 @@ class Shape:
             value=value,
             policy_optimizer=ADAM.init(policy),
             value_optimizer=ADAM.init(value),
-            statistics=normalizer.fresh(self.environment.observation_size),
+            statistics=normalizer.fresh(size),
             environment=environment,
             observation=observation,
         )

@@ -127,10 +127,9 @@ class Shape:
     def init(self, key: Array, lane: Lane) -> State:
         """Return the state before training: initial parameters, reset environments and an empty replay buffer."""
         policy_key, critic_key, reset_key, train_key = jax.random.split(key, 4)
-        observation = jnp.zeros((1, self.environment.observation_size))
-        pair = jnp.zeros((1, self.environment.observation_size + self.action_size))
-        policy = self.policy_network.init(policy_key, observation, lane.networks["actor_network"])
-        critics = jax.vmap(lambda k: self.q_network.init(k, pair, lane.networks["critic_network"]))(
+        size = self.environment.observation_size
+        policy = self.policy_network.init(policy_key, size, lane.networks["actor_network"])
+        critics = jax.vmap(lambda k: self.q_network.init(k, size + self.action_size, lane.networks["critic_network"]))(
             jax.random.split(critic_key, 2)
         )
         log_alpha = jnp.log(jnp.asarray(lane.hyperparam.init_alpha, jnp.float32))

@@ -133,14 +133,14 @@ class MaskedMLP:
         """Return the multiplications of one forward pass of one row at the padded sizes; about the number of weights."""
         return sum(a * b for a, b in self._layers(inputs))
 
-    def init(self, key: Array, x: Array, lane: Architecture) -> Any:
-        """Return initial parameters for inputs like x, float32[..., inputs]: zero outside the lane's own sizes."""
-        *torso, head = self._layers(x.shape[-1])
+    def init(self, key: Array, inputs: int, lane: Architecture) -> Any:
+        """Return initial parameters: zero outside the lane's own sizes."""
+        *torso, head = self._layers(inputs)
         initializers = [self.head_initializer, *[self.torso_initializer] * len(torso)]
         kinds = dict.fromkeys(initializer.sample for initializer in initializers)
         drawn = {sample: samples(sample, key, [head, *torso], _MOST_LAYERS) for sample in kinds}
         widths = [lane.widths[layer] for layer in range(len(torso))]
-        ins = [lane.widths[lane.depth - 1], x.shape[-1], *widths[:-1]]
+        ins = [lane.widths[lane.depth - 1], inputs, *widths[:-1]]
         outs = [self.outputs, *widths]
         kernels = [
             initializer.shape(drawn[initializer.sample][layer], live_inputs, live_features)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, SupportsIndex
 
-from hyperlax.errors import counted, did_you_mean
+from hyperlax.errors import counted, did_you_mean, in_one_line
 from hyperlax.files import make_directories
 
 _LONGEST = 60
@@ -149,7 +149,7 @@ def shown(value: Any) -> str:
         return f"an array of shape {tuple(shape)}"
     try:
         value = scalar(value)
-        text = str(value) if isinstance(value, (int, float)) else " ".join(repr(value).split())
+        text = str(value) if isinstance(value, (int, float)) else in_one_line(repr(value))
     except Exception:
         text = f"an object of type {type(value).__name__}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

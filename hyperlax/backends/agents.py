@@ -16,7 +16,7 @@ from hyperlax.backends.child import is_known_dead
 from hyperlax.backends.local_agents import StartedAgents
 from hyperlax.backends.wire import LEASE_SECONDS, RESULT, TICKET, BatchDone, Engine, Item, Ticket, digest_of, read_done
 from hyperlax.backends.work import Work
-from hyperlax.errors import numbered
+from hyperlax.errors import in_one_line, numbered
 from hyperlax.fields import dotted
 from hyperlax.leases import Leases
 from hyperlax.trial import Plan, SegmentResult, Trial
@@ -267,7 +267,7 @@ class Agents(Backend):
                 raise ValueError("it has not all trials")
         except Exception as error:
             self._desk.remove(item)
-            self._lose([batch], f"its result cannot be read ({' '.join(str(error).split())})")
+            self._lose([batch], f"its result cannot be read ({in_one_line(error)})")
             return
         self._end(batch)
         self._local.have_trained()
@@ -336,5 +336,5 @@ def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
         ticket = desk.read(item)
         return ticket.numbers if ticket else ()
     except Exception as error:
-        log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, " ".join(str(error).split()))
+        log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, in_one_line(error))
         return ()

@@ -15,7 +15,7 @@ from hyperlax.engine import device
 from hyperlax.engine.checkpoint import Metadata, log_restart
 from hyperlax.engine.lanes import NoRoom
 from hyperlax.engine.session import LaneSession
-from hyperlax.errors import counted
+from hyperlax.errors import counted, in_one_line
 from hyperlax.trial import SegmentResult, Trial
 
 
@@ -214,7 +214,7 @@ class OpenLanes(LanesBackend):
             self._close(pool)
         except Exception as error:
             self._drop(pool, error)
-            log_restart(wanted, f"restoring raised {' '.join(str(error).split()) or type(error).__name__}")
+            log_restart(wanted, f"restoring raised {in_one_line(error)}")
         return None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from hyperlax.backends.base import BackendLost
 from hyperlax.backends.local_agents import StartedAgents
-from hyperlax.backends.ray_cluster import in_one_line, in_words, room_for
+from hyperlax.backends.ray_cluster import beginning_of, in_words, room_for
 from hyperlax.backends.ray_desk import DeskActor, LeaderDesk
 from hyperlax.errors import counted
 
@@ -147,7 +147,7 @@ class RayAgents(StartedAgents):
             actor = ray.remote(AgentActor).options(**reserved, resources=others).remote()
         except ValueError as error:  # about an accelerator
             raise BackendLost(
-                f"Ray starts no agent with {in_words(self._resources)} ({in_one_line(error)})."
+                f"Ray starts no agent with {in_words(self._resources)} ({beginning_of(error)})."
             ) from error
         reference = actor.run.remote(self._main, self._desk.actor, json.dumps({**self.about, "name": name}))
         self._running[reference] = name, actor
@@ -182,7 +182,7 @@ def _how_it_died(error: Exception) -> str:
     from ray.exceptions import OutOfMemoryError, RayTaskError
 
     if isinstance(error, RayTaskError):
-        return f"failed ({in_one_line(error.cause or error)})"
+        return f"failed ({beginning_of(error.cause or error)})"
     if isinstance(error, OutOfMemoryError) or "OutOfMemory" in str(error):
         return "was killed because the memory of its node ran out"
     return _WITH_NODE if "node has died" in str(error) or "node died" in str(error) else "died"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.config.ray_options import AUTO, LOCAL, check_address
-from hyperlax.errors import TERMINATED, HyperlaxError, OptionError, counted, in_lower
+from hyperlax.errors import TERMINATED, HyperlaxError, OptionError, counted, in_lower, in_one_line
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def _start_ray(address: str) -> None:
     if errors and isinstance(errors[0], SystemExit):
         raise errors[0]
     if errors:
-        raise _unreachable(address, in_one_line(errors[0]) or type(errors[0]).__name__) from errors[0]
+        raise _unreachable(address, beginning_of(errors[0])) from errors[0]
 
 
 def _reach(address: str) -> None:
@@ -161,9 +161,9 @@ def _unreachable(address: str, why: str) -> HyperlaxError:
     return HyperlaxError(f"{found} {_START} If it asks for a token, run `export {_TOKENS}=token` first.")
 
 
-def in_one_line(error: BaseException) -> str:
-    """Return the beginning of an error's text."""
-    return " ".join(str(error).split())[:_LONGEST].removesuffix(".")
+def beginning_of(error: BaseException) -> str:
+    """Return the beginning of an error's message, in one line."""
+    return in_one_line(error)[:_LONGEST].removesuffix(".")
 
 
 def _silence_events() -> None:

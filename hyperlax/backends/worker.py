@@ -30,6 +30,7 @@ from hyperlax import recipe
 from hyperlax.backends.child import GRACE_SECONDS, Child, end
 from hyperlax.backends.commands import CommandFault, CommandLost, run_command
 from hyperlax.backends.mlflow_runs import MlflowRun
+from hyperlax.errors import type_and_message
 from hyperlax.files import escaped, make_directories, read_text, staying
 from hyperlax.outputs import points_file, study_of
 from hyperlax.report import Report, TrialEnded
@@ -264,11 +265,7 @@ def _told(error: BaseException) -> str:
     while frames and frames.tb_next and frames.tb_frame.f_code.co_filename == own:
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
-    try:
-        words = " ".join(str(error).split())
-    except Exception:
-        words = ""
-    line = f"{type(error).__name__}: {words}".removesuffix(": ")
+    line = type_and_message(error)
     return escaped(text if text.endswith(f"\n{line}") else f"{text}\n{line}")
 
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from hyperlax.envs.protocol import Continuous, Discrete, Environment, Step
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, in_one_line
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.user_code import in_one_line
+from hyperlax.user_code import with_line
 
 
 def check(environment: Environment) -> None:
@@ -67,7 +67,7 @@ def _called(function: Callable[[], Any], where: str) -> Any:
     try:
         return function()
     except Exception as error:
-        raise UsageError(f"{where} raised {in_one_line(error)}.") from error
+        raise UsageError(f"{where} raised {with_line(error)}.") from error
 
 
 def _pair(returned: Any, second: type, where: str, needed: str) -> tuple[Any, Any]:
@@ -126,12 +126,12 @@ def _shown(value: Any) -> str:
         return f"{name}({', '.join(map(_shown, value))})"
     if _is_array(value):
         return f"{jax.typeof(value).dtype.name}{list(jnp.shape(value))}"
-    text = " ".join(repr(value).split())
+    text = in_one_line(repr(value))
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _form(structure: Any) -> str:
-    text = " ".join(str(structure).removeprefix("PyTreeDef(").removesuffix(")").split())
+    text = in_one_line(str(structure).removeprefix("PyTreeDef(").removesuffix(")"))
     return re.sub(r"CustomNode\(namedtuple\[(\w+)\], \[(.*?)\]\)", r"\1(\2)", text)
 
 

@@ -24,7 +24,7 @@ from hyperlax.metaflow.rendezvous import OUTPUT_ROOT, REASON, SAMPLERS, StudyOve
 from hyperlax.metaflow.results import TrialConfig, TrialResult, be_quiet
 from hyperlax.samplers.registry import SAMPLERS as SAMPLER_ROWS
 from hyperlax.tasks import Direction
-from hyperlax.user_code import in_one_line
+from hyperlax.user_code import with_line
 
 _Step = Callable[..., None]
 _Tell = Callable[[TrialResult], TrialResult]
@@ -138,7 +138,7 @@ def _train(flow: Any, step: _Step, objective: str, trial: Trial | FixedTrial) ->
     except optuna.TrialPruned:
         return TrialState.PRUNED, None, ""
     except (Exception, SystemExit) as error:
-        return TrialState.FAIL, None, escaped(in_one_line(error))
+        return TrialState.FAIL, None, escaped(with_line(error))
     finally:
         del flow.trial
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.errors import NOT_A_TRIAL, UsageError
+from hyperlax.errors import NOT_A_TRIAL, UsageError, in_one_line
 from hyperlax.fields import filled
 from hyperlax.files import cell, decode
 from hyperlax.hyperparams import Config
@@ -95,7 +95,7 @@ def _read_results(record: StudyRecord, wanted: Mapping[int, Trial]) -> dict[int,
         try:
             results |= _read_batch(path, record, wanted)
         except (OSError, UsageError, ValueError, OverflowError, KeyError, csv.Error) as error:
-            log.warning("%s is damaged and is ignored (%s).", path, " ".join(str(error).split()))
+            log.warning("%s is damaged and is ignored (%s).", path, in_one_line(error))
     return results
 
 

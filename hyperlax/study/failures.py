@@ -15,6 +15,7 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.backends.base import LostError
+from hyperlax.errors import in_one_line, type_and_message
 from hyperlax.files import cell, escaped, json_text
 from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult
 
@@ -27,7 +28,7 @@ def failure_reason(cause: str, *, lane: int | None, step: int | None, searched: 
     places = [f"{name} {number}" for name, number in (("lane", lane), ("step", step)) if number is not None]
     values = [f"{name}={cell(value)}" for name, value in searched.items()]
     where = "; ".join(", ".join(part) for part in (places, values) if part)
-    line = " ".join(escaped(cause).split())[:_LONGEST_CAUSE].removesuffix(".")
+    line = in_one_line(escaped(cause))[:_LONGEST_CAUSE].removesuffix(".")
     return f"{line} ({where})" if where else line
 
 
@@ -37,15 +38,9 @@ def cause_of_error(error: BaseException) -> str:
     An exception in a callback of a compiled program arrives as a text with a traceback, whose last line names it. If str() of
     the exception raises, the message is left out.
     """
-    try:
-        text = escaped(str(error)).strip()
-    except Exception:
-        text = ""
-    if "Traceback (most recent call last):" in text:
-        return text.splitlines()[-1]
-    if isinstance(error, LostError):
-        return text
-    return f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": ")
+    if "Traceback (most recent call last):" in in_one_line(error):
+        return escaped(str(error)).strip().splitlines()[-1]
+    return escaped(in_one_line(error) if isinstance(error, LostError) else type_and_message(error))
 
 
 def problem_of(result: SegmentResult, seeds: int) -> str | None:
@@ -140,7 +135,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}"
     try:
-        text = " ".join(escaped(repr(value)).split())
+        text = in_one_line(escaped(repr(value)))
     except Exception as error:
         return f"an object of type {type(value).__name__} whose repr raises {cause_of_error(error)}"
     return text if len(text) <= 60 else f"{text[:60]}..."

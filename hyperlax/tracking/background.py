@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
-from hyperlax.errors import FAILED, HyperlaxError, in_sentence
+from hyperlax.errors import FAILED, HyperlaxError, in_one_line, in_sentence, type_and_message
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
@@ -117,15 +117,14 @@ class BackgroundObserver(Observer):
             self._said = ""
         except Exception as error:  # it may raise anything, and none of it is the study's fault
             _log.debug("The fault in full:", exc_info=True)
-            fault = f"{in_sentence(self._place)} could not be written: {in_one_line(error)} The study is not affected. {later}"
+            fault = f"{in_sentence(self._place)} could not be written: {as_sentence(error)} The study is not affected. {later}"
             if fault != self._said and record.directory.is_dir():
                 _log.warning("%s", fault)
             self._said = fault
 
 
-def in_one_line(error: Exception) -> str:
+def as_sentence(error: Exception) -> str:
     """Return an error as a sentence that is not too long."""
-    text = " ".join(str(error).split()) or "it gave no reason"
+    text = in_one_line(error) if isinstance(error, HyperlaxError) else type_and_message(error)
     shown = text if len(text) <= _LONGEST_FAULT else f"{text[:_LONGEST_FAULT]}..."
-    kind = "" if isinstance(error, HyperlaxError) else f"{type(error).__name__}: "
-    return kind + shown + ("" if shown.endswith(".") else ".")
+    return shown if shown.endswith(".") else f"{shown}."

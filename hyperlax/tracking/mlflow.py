@@ -28,7 +28,7 @@ from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.tasks import Command
 from hyperlax.tracking.addresses import reason_of
-from hyperlax.tracking.background import BackgroundObserver, in_one_line
+from hyperlax.tracking.background import BackgroundObserver, as_sentence
 from hyperlax.tracking.entries import (
     MARK,
     STATUS,
@@ -89,7 +89,7 @@ def with_runs(place: Place | None, config: EngineConfig) -> EngineConfig:
     try:
         runs = {"uri": place.uri, "experiment": _experiment(connect(place), place)}
     except Exception as error:  # MLflow may raise anything
-        _log.warning("Commands get no run in MLflow: %s", place.hidden(in_one_line(error)))
+        _log.warning("Commands get no run in MLflow: %s", place.hidden(as_sentence(error)))
         return config
     if place.path.parent.is_dir():
         place.write()  # for agents, which read it

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from hyperlax.errors import in_sentence, numbered
+from hyperlax.errors import in_one_line, in_sentence, numbered
 from hyperlax.files import convert, make_directories, open_regular, refuse_moved, remove, replacing
 from hyperlax.outputs import directory_of
 
@@ -262,6 +262,4 @@ def _logging_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.warning(
-            "%s cannot be read (%s): its trials restart from the beginning.", path, " ".join(str(error).split())
-        )
+        log.warning("%s cannot be read (%s): its trials restart from the beginning.", path, in_one_line(error))

@@ -33,6 +33,7 @@ import jax
 from jax.experimental import serialize_executable
 
 from hyperlax.engine.costs import fingerprint, tell_not_kept
+from hyperlax.errors import in_one_line
 from hyperlax.files import replacing
 
 log = logging.getLogger(__name__)
@@ -91,10 +92,8 @@ class Executables:
             tell_not_kept(self.directory.parent, error.strerror or str(error), is_read=True)
             return None
         except Exception as error:  # a damaged pickle, or one of another version, can raise anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            log.warning(
-                "%s: cannot be read (%s). It is removed, and the program is compiled again.", target, reason[:200]
-            )
+            reason = in_one_line(error)[:200]
+            log.warning("%s: cannot be read (%s). It is removed, and the program is compiled again.", target, reason)
             _remove(target, path)
             return None
         with suppress(OSError):

@@ -13,8 +13,9 @@ from benchmarks.training import Training
 from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine import device
 from hyperlax.engine.lanes import Program
+from hyperlax.fields import apply
 from hyperlax.hyperparams import of_algorithm
-from hyperlax.recipe import Recipe, RunLength, apply, load
+from hyperlax.recipe import Recipe, RunLength, load
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.optuna import OptunaSampler
 from hyperlax.trial import Trial

@@ -32,8 +32,9 @@ from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine import device
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.programs import Programs
+from hyperlax.fields import apply
 from hyperlax.hyperparams import of_algorithm
-from hyperlax.recipe import RunLength, apply, load
+from hyperlax.recipe import RunLength, load
 from hyperlax.trial import Trial
 
 PPO, SAC = "PPO CartPole", "SAC Pendulum"

@@ -37,9 +37,7 @@ __all__ = [
     "ExperimentConfig",
     "Recipe",
     "RunLength",
-    "apply",
     "available",
-    "dotted",
     "load",
     "searching",
 ]

@@ -15,7 +15,7 @@ from hyperlax.agent import Policy
 from hyperlax.backends import local
 from hyperlax.backends.base import SHARED, Backend, EngineConfig, Evicted
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
-from hyperlax.recipe import dotted
+from hyperlax.fields import dotted
 from hyperlax.trial import MEASURED, NOT_FINITE, Curve, LaneInterval, Plan, SegmentResult, Trial
 
 POINTS = 5

@@ -14,6 +14,7 @@ from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.session import stacked
+from hyperlax.fields import apply
 from hyperlax.hyperparams import (
     DQN,
     PPO,
@@ -26,7 +27,7 @@ from hyperlax.hyperparams import (
     SACHyperparams,
     Torso,
 )
-from hyperlax.recipe import RunLength, apply
+from hyperlax.recipe import RunLength
 from hyperlax.space import Categorical
 from hyperlax.trial import Trial
 

@@ -18,8 +18,8 @@ import pytest
 import hyperlax
 from hyperlax import cli, training
 from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.fields import dotted
 from hyperlax.hyperparams import SAC
-from hyperlax.recipe import dotted
 from hyperlax.space import LogUniform, UniformContinuous
 from hyperlax.study import search as runs
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from hyperlax.envs.catalog import CATALOG
+from hyperlax.fields import dotted
 from hyperlax.hyperparams import PPO
 from hyperlax.metrics import METRICS, compute
-from hyperlax.recipe import dotted, load
+from hyperlax.recipe import load
 from hyperlax.trial import Outcome, Trial
 from tests.desk import (
     BUDGET,

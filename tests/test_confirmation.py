@@ -16,10 +16,10 @@ from hyperlax.analysis.tables import write_best, write_confirmation
 from hyperlax.backends.base import EngineConfig
 from hyperlax.envs.catalog import CATALOG
 from hyperlax.errors import NOT_A_TRIAL, format_number
+from hyperlax.fields import apply
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import PPO
 from hyperlax.metrics import compute
-from hyperlax.recipe import apply
 from hyperlax.study.record import Confirmation, Confirmed
 from hyperlax.study.statistics import difference_interval, in_full, in_short, instead_of_winner, mean_interval
 from hyperlax.trial import MEASURED, Curve, Outcome, SegmentResult, Trial

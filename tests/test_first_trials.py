@@ -10,7 +10,7 @@ import pytest
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.analysis.tables import write_best
 from hyperlax.errors import UsageError
-from hyperlax.recipe import dotted
+from hyperlax.fields import dotted
 from hyperlax.space import Categorical, UniformContinuous, UniformDiscrete
 from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, TWO, Case, recipe_of

@@ -16,10 +16,11 @@ from hyperlax import envs
 from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine.programs import Programs
 from hyperlax.envs import Continuous, Environment, Step
+from hyperlax.fields import apply
 from hyperlax.files import cell, read_csv
 from hyperlax.hyperparams import of_algorithm
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.recipe import ExperimentConfig, Recipe, RunLength, apply
+from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import Categorical, Distribution, UniformContinuous
 from hyperlax.study.failures import failure_reason
 from hyperlax.trial import Trial

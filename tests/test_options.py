@@ -26,9 +26,10 @@ from hyperlax.config.settling import resumed, settled
 from hyperlax.config.stored import SEARCH, read_stored
 from hyperlax.config.study_file import in_full
 from hyperlax.errors import OptionError, UsageError
+from hyperlax.fields import dotted
 from hyperlax.file_studies import planned_studies
 from hyperlax.metrics import AGGREGATES as FUNCTIONS
-from hyperlax.recipe import dotted, load
+from hyperlax.recipe import load
 from hyperlax.samplers.registry import SAMPLERS
 from hyperlax.studies import planned_study
 

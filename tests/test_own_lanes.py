@@ -20,8 +20,8 @@ from hyperlax.algorithms.own import LanesTask, Sizes
 from hyperlax.engine.keys import evaluation_keys, pin_generator, training_keys
 from hyperlax.engine.programs import Programs
 from hyperlax.engine.session import LaneSession
-from hyperlax.fields import dotted
-from hyperlax.recipe import Recipe, RunLength, apply, load
+from hyperlax.fields import apply, dotted
+from hyperlax.recipe import Recipe, RunLength, load
 from hyperlax.trial import Curve, Trial
 from tests import toy
 from tests.desk import ROOT, run

@@ -13,9 +13,9 @@ import numpy as np
 import optuna
 import pytest
 
+from hyperlax.fields import apply
 from hyperlax.hyperparams import AlgorithmConfig, of_algorithm
 from hyperlax.metrics import ReferenceReturns, compute
-from hyperlax.recipe import apply
 from hyperlax.schedulers.base import Shown, Stop
 from hyperlax.schedulers.pruning import PruningOptions
 from hyperlax.schedulers.registry import PRUNERS

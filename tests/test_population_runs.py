@@ -21,8 +21,8 @@ from hyperlax.config.checks import checked
 from hyperlax.config.options import PbtOptions
 from hyperlax.config.stored import SEARCH, read_stored
 from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.fields import dotted
 from hyperlax.hyperparams import SAC
-from hyperlax.recipe import dotted
 from hyperlax.schedulers.pbt import explored
 from hyperlax.space import Categorical, LogUniform
 from hyperlax.studies import planned_study

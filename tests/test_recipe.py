@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from hyperlax.errors import UsageError
+from hyperlax.fields import apply, dotted
 from hyperlax.hyperparams import DQN, PPO, SAC
-from hyperlax.recipe import RunLength, apply, available, dotted, load
+from hyperlax.recipe import RunLength, available, load
 from hyperlax.space import Categorical, LogUniform, UniformDiscrete
 
 SHIPPED = Path(__file__).parent.parent / "recipes"

@@ -16,8 +16,9 @@ from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
 from hyperlax.config.options import SingleOptions
 from hyperlax.envs import registry
+from hyperlax.fields import dotted
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.recipe import Recipe, dotted, load
+from hyperlax.recipe import Recipe, load
 from tests.desk import ROOT, forget_environments
 from tests.study_cases import Case
 from tests.test_confirmation import SEEDS, Confirmer

@@ -8,8 +8,8 @@ import pytest
 
 from hyperlax import cli
 from hyperlax.errors import UsageError
+from hyperlax.fields import apply
 from hyperlax.hyperparams import SAC
-from hyperlax.recipe import apply
 from hyperlax.space import Categorical, LogUniform
 from tests.fake_backend import train_with_fakes
 from tests.study_cases import MIXED, Case

@@ -19,8 +19,9 @@ from hyperlax.config.space_entries import searched
 from hyperlax.config.stored import read_study
 from hyperlax.config.study_file import in_full, read_study_file
 from hyperlax.errors import UsageError
+from hyperlax.fields import dotted
 from hyperlax.file_studies import planned_studies
-from hyperlax.recipe import dotted, load
+from hyperlax.recipe import load
 from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete, UniformDiscrete
 from hyperlax.studies import PlannedStudy
 from hyperlax.study import single

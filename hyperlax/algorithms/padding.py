@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from hyperlax.fields import HYPERPARAM, candidates, extremes
+from hyperlax.fields import HYPERPARAM, apply, candidates, extremes
 from hyperlax.files import convert
 from hyperlax.hyperparams import AlgorithmConfig, Torso, rules
 from hyperlax.networks.architecture import TorsoShape, torso_shape
-from hyperlax.recipe import apply
 from hyperlax.space import Categorical, Distribution, Numeric
 
 _NETWORK = "algorithm.network."

@@ -13,8 +13,9 @@ from hyperlax.config.trusted import code_of, recipe_file
 from hyperlax.envs import is_known
 from hyperlax.envs.recipes import registered
 from hyperlax.errors import OptionError, UsageError
+from hyperlax.fields import dotted
 from hyperlax.files import durable_together, is_too_long, remove
-from hyperlax.recipe import Recipe, dotted, load
+from hyperlax.recipe import Recipe, load
 from hyperlax.study.directory import AGENTS
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.view import load_study

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from hyperlax.errors import UsageError
+from hyperlax.fields import dotted
 from hyperlax.files import CsvError, durable_together, escaped, read_csv, read_text, write_csv, write_json, write_text
 from hyperlax.outputs import moving_outputs
-from hyperlax.recipe import dotted
 from hyperlax.scale import Scale
 from hyperlax.study.directory import (
     CURVES_CSV,

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from hyperlax.errors import NOT_A_TRIAL, UsageError, in_one_line
-from hyperlax.fields import filled
+from hyperlax.fields import apply, dotted, filled
 from hyperlax.files import cell, decode
 from hyperlax.hyperparams import Config
 from hyperlax.metrics import of_curve
-from hyperlax.recipe import apply, dotted
 from hyperlax.study.batch_files import LearningCurve, read_curves, read_hyperparams, read_trial_results
 from hyperlax.study.directory import TIMING_JSON, StudyDirectory, complete_batches
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord

@@ -16,9 +16,10 @@ from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.config.trusted import code_of
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
+from hyperlax.fields import apply, dotted
 from hyperlax.files import decode
 from hyperlax.hyperparams import Config
-from hyperlax.recipe import Recipe, apply, dotted
+from hyperlax.recipe import Recipe
 from hyperlax.space import Categorical, Distribution
 from hyperlax.study.batch_files import read_curves
 from hyperlax.study.directory import SCHEDULE

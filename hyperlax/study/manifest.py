@@ -22,12 +22,12 @@ from hyperlax.config.stored import MANIFEST, SEARCH, SWEEP, TUNE, command_of
 from hyperlax.config.trusted import check_source, code_of
 from hyperlax.engine.machine import installed
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.fields import check_params
+from hyperlax.fields import apply, check_params, dotted
 from hyperlax.files import PUT_BACK, convert, decode, write_json
 from hyperlax.hyperparams import Config, Params
 from hyperlax.measures import Measures, measures_of
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.recipe import Changes, Recipe, apply, dotted, from_source, load
+from hyperlax.recipe import Changes, Recipe, from_source, load
 from hyperlax.samplers.fixed import digest_of
 from hyperlax.scale import Scale
 from hyperlax.space import Distribution, from_json

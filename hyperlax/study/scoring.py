@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hyperlax.fields import dotted
 from hyperlax.metrics import compute
-from hyperlax.recipe import dotted
 from hyperlax.scale import Scale
 from hyperlax.study.failures import failure_reason
 from hyperlax.trial import BatchResult, Curve, Outcome, TrialResult

@@ -18,10 +18,11 @@ from hyperlax.config.options import SingleOptions
 from hyperlax.config.trusted import recipe_file
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, OptionFailure, UsageError, counted, format_number
+from hyperlax.fields import dotted
 from hyperlax.files import write_json
 from hyperlax.hyperparams import Config
 from hyperlax.outputs import OWN_FILES
-from hyperlax.recipe import Recipe, dotted
+from hyperlax.recipe import Recipe
 from hyperlax.study.agents import about_recipe, about_training
 from hyperlax.study.batch_files import mark_complete, write_tables
 from hyperlax.study.directory import CHECKPOINTS, SCHEDULE, make_directory

@@ -150,16 +150,21 @@ def spans(numbers: Collection[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
 
 
+def message_of(error: BaseException) -> str:
+    """Return what an exception says; "" if its `__str__` raises, which may be a user's code."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def in_one_line(said: str | BaseException) -> str:
     r"""Return a text in one line, with one space between words; of an exception its message, or its type if it has none.
 
     >>> in_one_line("two\n  lines"), in_one_line(ValueError("two\nlines")), in_one_line(ValueError())
     ('two lines', 'two lines', 'ValueError')
     """
-    try:
-        text = " ".join(str(said).split())
-    except Exception:  # __str__ of an exception may be a user's code
-        text = ""
+    text = " ".join((message_of(said) if isinstance(said, BaseException) else said).split())
     return text or (type(said).__name__ if isinstance(said, BaseException) else "")
 
 

@@ -150,6 +150,6 @@ def shown(value: Any) -> str:
     try:
         value = scalar(value)
         text = str(value) if isinstance(value, (int, float)) else in_one_line(repr(value))
-    except Exception:
+    except Exception:  # a user's object may raise anything
         text = f"an object of type {type(value).__name__}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -22,7 +22,7 @@ def located(path: Path, where: str) -> Iterator[None]:
         raise UsageError(f"{place}: {type(error).__name__}: {error.msg}.") from error
     except KeyboardInterrupt:
         raise
-    except BaseException as error:
+    except BaseException as error:  # a user's code may raise anything, also SystemExit
         positions = _positions(error.__traceback__, str(path.resolve()))
         place = f"{where}:{positions[0][0]}" if positions else where
         entry = next((name for position in positions if (name := _entry(path, position))), None)

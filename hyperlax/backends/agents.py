@@ -265,7 +265,7 @@ class Agents(Backend):
                 raise ValueError("it has other trials")
             if done.error is None and len(done.results) != len(batch.numbers):
                 raise ValueError("it has not all trials")
-        except Exception as error:
+        except ValueError as error:
             self._desk.remove(item)
             self._lose([batch], f"its result cannot be read ({in_one_line(error)})")
             return
@@ -335,6 +335,6 @@ def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
             return read_done(desk.result(item) or b"").numbers
         ticket = desk.read(item)
         return ticket.numbers if ticket else ()
-    except Exception as error:
+    except (OSError, ValueError) as error:
         log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, in_one_line(error))
         return ()

@@ -212,7 +212,7 @@ class OpenLanes(LanesBackend):
                 pool.session.restore(metadata, arrays, {trial.number: trial for trial in trials})
                 return pool
             self._close(pool)
-        except Exception as error:
+        except Exception as error:  # a user's algorithm, a damaged file and a device may raise anything
             self._drop(pool, error)
             log_restart(wanted, f"restoring raised {in_one_line(error)}")
         return None

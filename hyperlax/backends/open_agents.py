@@ -109,7 +109,7 @@ class OpenAgents(Agents):
         self._newest[item.agent] = item.batch
         try:
             done = read_done(content)
-        except Exception as error:
+        except ValueError as error:
             lost = [batch for batch in self._batches.values() if batch.agent == item.agent]
             self._lose(lost, f"what its agent told cannot be read ({in_one_line(error)})")
             return

@@ -66,7 +66,7 @@ def _check_episode(environment: Environment, key: jax.Array, action: jax.Array, 
 def _called(function: Callable[[], Any], where: str) -> Any:
     try:
         return function()
-    except Exception as error:
+    except Exception as error:  # a user's code may raise anything
         raise UsageError(f"{where} raised {with_line(error)}.") from error
 
 

@@ -126,7 +126,7 @@ def _own(name: str, factory: Callable[[], Environment]) -> Environment:
         environment = factory()
     except UsageError as error:
         raise UsageError(f"environment `{name}`: {error}") from error
-    except Exception as error:
+    except Exception as error:  # a user's code may raise anything
         raise UsageError(f"environment `{name}`: its factory raised {with_line(error)}.") from error
     if not isinstance(environment, Environment):
         raise UsageError(f"environment `{name}`: its factory returned {environment!r}; an Environment is needed.")

@@ -137,7 +137,7 @@ def _train(flow: Any, step: _Step, objective: str, trial: Trial | FixedTrial) ->
         return (TrialState.COMPLETE, value, "") if is_finite else (TrialState.FAIL, None, f"{objective} is {value}")
     except optuna.TrialPruned:
         return TrialState.PRUNED, None, ""
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # a user's step may raise anything
         return TrialState.FAIL, None, escaped(with_line(error))
     finally:
         del flow.trial

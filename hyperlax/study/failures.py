@@ -47,7 +47,7 @@ def problem_of(result: SegmentResult, seeds: int) -> str | None:
     """Return the problem of a result and what is needed instead, None for a sound one. One that cannot be read is not sound."""
     try:
         return next(_problems(result, seeds), None)
-    except Exception as error:
+    except Exception as error:  # it may be of a user's backend
         return f"a result that cannot be read: {cause_of_error(error)}"
 
 
@@ -136,6 +136,6 @@ def _shown(value: Any) -> str:
         return f"{value.dtype}{list(value.shape)}"
     try:
         text = in_one_line(escaped(repr(value)))
-    except Exception as error:
+    except Exception as error:  # a user's object may raise anything
         return f"an object of type {type(value).__name__} whose repr raises {cause_of_error(error)}"
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -9,8 +9,7 @@ environments, several epochs over each, learning rates that decay over the budge
 To change the search, edit a copy: `hyperlax recipes copy ppo_mlp recipes/mine.py`. total_num_envs and rollout_length can be
 searched too, at the cost of one compiled program per value.
 
-Measured with the defaults below, mean of 5 seeds: CartPole 500 at 250,000 steps, Pendulum -174 at 500,000, Acrobot -82 at 100,000.
-Command and commit: benchmarks/README.md (`python benchmarks/learning.py`).
+Measured returns of the defaults below: benchmarks/README.md (`python benchmarks/learning.py`).
 """
 
 from hyperlax.hyperparams import PPO, ActorCriticNetworks, Network, PPOHyperparams, Torso

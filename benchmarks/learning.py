@@ -25,6 +25,7 @@ from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.local import make_backend
 from hyperlax.cli import main as hyperlax
 from hyperlax.envs import slug
+from hyperlax.fields import apply
 from hyperlax.hyperparams import AlgorithmConfig, of_algorithm
 from hyperlax.recipe import RunLength
 from hyperlax.trial import SegmentResult, Trial
@@ -113,7 +114,7 @@ def run_confirmed_study(seed: int, trials: int) -> bool:
         best = json.loads((Path(root) / STUDY.recipe / slug(STUDY.environment) / "best_optuna_params.json").read_text())
     print(f"best of {trials}: trial {best['trial']}, {best['values']}\n{json.dumps(best['params'], indent=1)}")
     base = of_algorithm(recipe.load(STUDY.recipe).config.algorithm)
-    config = recipe.apply(base, best["params"], "best trial")
+    config = apply(base, best["params"], "best trial")
     outcome = train(config, STUDY, seed=CONFIRMATION_SEED, seeds=3, episodes=256)
     return show(f"best of {trials} trials, confirmed", outcome, STUDY.mark)
 

@@ -150,6 +150,34 @@ def spans(numbers: Collection[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
 
 
+def message_of(error: BaseException) -> str:
+    """Return what an exception says; "" if its `__str__` raises, which may be a user's code."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def in_one_line(said: str | BaseException) -> str:
+    r"""Return a text in one line, with one space between words; of an exception its message, or its type if it has none.
+
+    >>> in_one_line("two\n  lines"), in_one_line(ValueError("two\nlines")), in_one_line(ValueError())
+    ('two lines', 'two lines', 'ValueError')
+    """
+    text = " ".join((message_of(said) if isinstance(said, BaseException) else said).split())
+    return text or (type(said).__name__ if isinstance(said, BaseException) else "")
+
+
+def type_and_message(error: BaseException) -> str:
+    r"""Return an exception in one line, as Python writes it below a traceback.
+
+    >>> type_and_message(ValueError("two\nlines")), type_and_message(ValueError())
+    ('ValueError: two lines', 'ValueError')
+    """
+    name, message = type(error).__name__, in_one_line(error)
+    return name if message == name else f"{name}: {message}"
+
+
 def in_sentence(words: str) -> str:
     """Return words as the beginning of a sentence."""
     return words[:1].upper() + words[1:]

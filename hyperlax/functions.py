@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, type_and_message
 from hyperlax.report import Report
 from hyperlax.user_code import located
 
@@ -172,9 +172,9 @@ def _pickled(function: Callable[..., Any], where: str) -> bytes:
         ) from error
     try:
         return cloudpickle.dumps(function)
-    except Exception as error:
+    except Exception as error:  # what it refers to may raise anything
         raise UsageError(
-            f"{where}: {name} cannot be sent to worker processes ({type(error).__name__}: {error}). Make what it uses inside of "
+            f"{where}: {name} cannot be sent to worker processes ({type_and_message(error)}). Make what it uses inside of "
             "it, or move it to the top level of a file."
         ) from error
 

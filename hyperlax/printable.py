@@ -21,10 +21,10 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def printable_line(text: str) -> str:
+def without_breaks(text: str) -> str:
     r"""Return a text with its control characters written out, also tab and newline.
 
-    >>> printable_line("two\nlines")
+    >>> without_breaks("two\nlines")
     'two\\nlines'
     """
     return printable(text).replace("\t", "\\t").replace("\n", "\\n")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, SupportsIndex
 
-from hyperlax.errors import counted, did_you_mean
+from hyperlax.errors import counted, did_you_mean, in_one_line
 from hyperlax.files import make_directories
 from hyperlax.printable import one_line
 
@@ -150,7 +150,7 @@ def shown(value: Any) -> str:
         return f"an array of shape {tuple(shape)}"
     try:
         value = scalar(value)
-        text = str(value) if isinstance(value, (int, float)) else one_line(repr(value))
-    except Exception:
+        text = str(value) if isinstance(value, (int, float)) else in_one_line(repr(value))
+    except Exception:  # a user's object may raise anything
         text = f"an object of type {type(value).__name__}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -9,8 +9,7 @@ from pathlib import Path
 from traceback import extract_tb
 from types import TracebackType
 
-from hyperlax.errors import UsageError
-from hyperlax.printable import one_line, text_of
+from hyperlax.errors import UsageError, type_and_message
 
 
 @contextmanager
@@ -23,17 +22,17 @@ def located(path: Path, where: str) -> Iterator[None]:
         raise UsageError(f"{place}: {type(error).__name__}: {error.msg}.") from error
     except KeyboardInterrupt:
         raise
-    except BaseException as error:
+    except BaseException as error:  # a user's code may raise anything, also SystemExit
         positions = _positions(error.__traceback__, str(path.resolve()))
         place = f"{where}:{positions[0][0]}" if positions else where
         entry = next((name for position in positions if (name := _entry(path, position))), None)
-        message = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {one_line(error)}"
+        message = str(error) if isinstance(error, UsageError) else type_and_message(error)
         raise UsageError(": ".join(part for part in (place, entry, message) if part)) from error
 
 
-def error_and_line(error: BaseException) -> str:
-    """Return an exception in one line: its type, the first line of its message, and the line of the user's own code."""
-    message = next(iter(text_of(error).strip().splitlines()), "").removesuffix(".")
+def with_line(error: BaseException) -> str:
+    """Return an exception's type, the first line of its message, and the line of the user's own code."""
+    message = next(iter(str(error).strip().splitlines()), "").removesuffix(".")
     return f"{type(error).__name__}: {message}{line_of(error)}"
 
 

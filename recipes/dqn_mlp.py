@@ -9,9 +9,8 @@ periodic copies. The defaults suit classic control: several environments, one gr
 To change the search, edit a copy: `hyperlax recipes copy dqn_mlp recipes/mine.py`. total_num_envs and rollout_length can be
 searched too, at the cost of one compiled program per value.
 
-Layer norm is what keeps seeds consistent.
-
-The returns of the defaults below: benchmarks/README.md (`python benchmarks/learning.py`).
+Layer norm is what keeps seeds consistent. Measured returns of the defaults below: benchmarks/README.md
+(`python benchmarks/learning.py`).
 """
 
 from hyperlax.hyperparams import DQN, DQNHyperparams, Network, QNetworks, Torso

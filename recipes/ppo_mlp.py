@@ -9,7 +9,7 @@ environments, several epochs over each, learning rates that decay over the budge
 To change the search, edit a copy: `hyperlax recipes copy ppo_mlp recipes/mine.py`. total_num_envs and rollout_length can be
 searched too, at the cost of one compiled program per value.
 
-The returns of the defaults below: benchmarks/README.md (`python benchmarks/learning.py`).
+Measured returns of the defaults below: benchmarks/README.md (`python benchmarks/learning.py`).
 """
 
 from hyperlax.hyperparams import PPO, ActorCriticNetworks, Network, PPOHyperparams, Torso

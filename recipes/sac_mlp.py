@@ -9,8 +9,7 @@ the paper's.
 To change the search, edit a copy: `hyperlax recipes copy sac_mlp recipes/mine.py`. total_num_envs and rollout_length can be
 searched too, at the cost of one compiled program per value.
 
-The returns of the defaults below, and of a search's best trial: benchmarks/README.md
-(`python benchmarks/learning.py`, and with `--study`).
+Measured returns of the defaults below: benchmarks/README.md (`python benchmarks/learning.py`, and with `--study`).
 """
 
 from hyperlax.hyperparams import SAC, ActorCriticNetworks, Network, SACHyperparams, Torso

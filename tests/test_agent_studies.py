@@ -272,33 +272,44 @@ def test_clocks_are_not_compared(
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_words_do_not_depend_on_the_clock_of_an_agent(tmp_path: Path, hours: int) -> None:
+def test_words_do_not_depend_on_the_clock_of_an_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
     agent, leader = Work(tmp_path), Work(tmp_path)
     agent.root.mkdir()
     for name in ("right", "wrong"):
         agent.write_card(name, AgentCard("host", 1, "cpu", 1, "now", {}))
-    then = time.time() + 3600 * hours
-    os.utime(agent.root / "wrong.agent", (then, then))
+    monkeypatch.setattr("hyperlax.leases.time", SimpleNamespace(monotonic=lambda: 0.0))
+    wrote_at(tmp_path, right=NOW, wrong=NOW + 3600 * hours)
     leader.cards()
     leader.lead("e")
-    assert all(seconds < 3600 for seconds in heard_of(tmp_path, is_led=True))
-    assert max(heard_of(tmp_path, is_led=False)) >= 3600
+    assert heard_of(tmp_path, True, monkeypatch) == [0, 0]
+    os.utime(agent.root / "leader.json", (NOW, NOW))
+    assert max(heard_of(tmp_path, False, monkeypatch)) == 3600
 
 
-def heard_of(study: Path, is_led: bool) -> list[int]:
-    """How many seconds ago each agent was last heard of."""
+NOW = 1_800_000_000
+
+
+def wrote_at(study: Path, **times: int) -> None:
+    """Let agents have written their cards at these times."""
+    for name, then in times.items():
+        os.utime(Work(study).root / f"{name}.agent", (then, then))
+
+
+def heard_of(study: Path, is_led: bool, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many seconds ago each agent was last heard of, if it is `NOW`."""
+    monkeypatch.setattr("hyperlax.backends.work.time", SimpleNamespace(time=lambda: NOW, monotonic=time.monotonic))
     found = [re.search(r"; last heard of (\d+) s ago$", line) for line in agents_in_words(study, is_led)]
     return [int(one[1]) for one in found if one]
 
 
-def test_agents_that_died_with_their_leader_grow_old(tmp_path: Path) -> None:
+def test_agents_that_died_with_their_leader_grow_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = Work(tmp_path)
     work.root.mkdir()
     work.write_card("dead", AgentCard("host", 1, "cpu", 1, "now", {}))
-    then = time.time() - 7200
-    os.utime(work.root / "dead.agent", (then, then))
-    (seconds,) = heard_of(tmp_path, is_led=False)
-    assert seconds >= 7200
+    wrote_at(tmp_path, dead=NOW - 7200)
+    assert heard_of(tmp_path, False, monkeypatch) == [7200]
 
 
 def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone: Case) -> None:

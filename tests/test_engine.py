@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -141,7 +143,9 @@ def test_the_state_that_goes_into_a_verb_is_donated_and_what_is_shared_is_not() 
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((lanes, other, shared, fresh, episodes)))
 
 
-def test_each_verb_is_compiled_once_and_its_memory_is_known() -> None:
+def test_each_verb_is_compiled_once_and_its_memory_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = itertools.count()  # a clock that advances whenever it is read
+    monkeypatch.setattr("hyperlax.engine.lanes.time", SimpleNamespace(perf_counter=reads.__next__))
     own = Program(Descent(), LANES, SEEDS, jax.local_devices()[0])
     lane = of_lane(hypers(RATES), 0)
     made = own.prepare(lane)

@@ -23,7 +23,7 @@ from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.hyperparams import Params
 from hyperlax.recipe import RunLength, load
 from hyperlax.study.failures import cause_of_error, problem_of
-from hyperlax.tasks import Function, Measure, Task
+from hyperlax.tasks import Command, Function, Measure, Task
 from hyperlax.trial import SegmentResult, Trial
 from tests.waiting import eventually
 
@@ -87,9 +87,9 @@ def refilled(folder: Path) -> Iterator[Any]:
     backend.close()
 
 
-def trained(backend: Any, *codes: str) -> list[SegmentResult | Exception]:
-    """What became of a trial per code. Those that lose their process begin again, as in a study."""
-    trials = {one.number: one for one in map(trial, codes)}
+def trained(backend: Any, *codes: str | Trial) -> list[SegmentResult | Exception]:
+    """What became of a trial per code, or of trials. Those that lose their process begin again, as in a study."""
+    trials = {one.number: one for one in (one if isinstance(one, Trial) else trial(one) for one in codes)}
     ended: dict[int, SegmentResult | Exception] = {}
     backend.enter(list(trials.values()))
     while len(ended) < len(codes):
@@ -197,6 +197,30 @@ def test_an_exception_fails_its_trial_with_its_traceback(closed: Any) -> None:
     assert cause_of_error(long) == "ValueError: not so"
     assert "in train" in str(long) and "coded.py" in str(long) and "worker.py" not in str(long)
     assert cause_of_error(left) == "SystemExit: 4" and cause_of_error(own) == "Own"
+
+
+def test_an_exception_that_is_raised_after_the_end_of_a_trial_is_in_its_output(closed: Any, folder: Path) -> None:
+    (found,) = trained(closed, "try: report(1, accuracy='high')\nfinally: raise KeyError('on the way out')")
+    assert isinstance(found, SegmentResult) and "'high'" in found.fault
+    output = (folder / "trials" / f"trial_{found.number:05d}" / "output.txt").read_text()
+    assert output.endswith("KeyError: 'on the way out'\n") and "coded.py" in output
+
+
+def test_commands_without_a_run_in_mlflow_train_and_one_line_says_so(tmp_path: Path, caplog: Any) -> None:
+    pytest.importorskip("mlflow")
+    command = Command(["echo", "hyperlax: accuracy={x}"], Measure("accuracy", "maximize"), budget=1, evaluations=1)
+    backend = making(
+        tmp_path, task=command, base=Params({"x": 1}), slots=1, mlflow={"uri": "nowhere://", "experiment": "0"}
+    )
+    try:
+        found = trained(backend, *(Trial(number, Params({"x": number})) for number in (1, 2)))
+    finally:
+        backend.close()
+    assert list(map(values, found)) == [[1.0], [2.0]]
+    (line,) = caplog.messages
+    assert line.startswith("MLflow cannot be reached (") and line.endswith(
+        "): commands train without a run there until it can."
+    )
 
 
 def test_a_trial_that_loses_its_process_runs_again_up_to_three_times(closed: Any, caplog: Any) -> None:
@@ -382,6 +406,7 @@ def test_a_study_that_stops_ends_functions_at_their_report(tmp_path: Path, monke
     backend.stop()
     backend.advance()  # returns at once
     backend.save()
+    assert not any(worker.run for worker in backend._workers.values()), "none is left to be killed"
     results, evicted = backend.advance()
     backend.close()
     assert evicted == [] and not any(result.is_done for result in results)

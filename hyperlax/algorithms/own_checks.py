@@ -15,7 +15,7 @@ from hyperlax.recipe import Recipe, shown_path
 from hyperlax.report import shown
 from hyperlax.tasks import Lanes
 from hyperlax.trial import Trial
-from hyperlax.user_code import error_and_line, line_of
+from hyperlax.user_code import line_of, with_line
 
 _LEAVES = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
 _PYTHON_NEEDED = (
@@ -94,7 +94,7 @@ def _problem(program: LanesProgram, verb: str, lane: Mapping[str, Any], argument
             "instead of if, while and range, and jax.numpy instead of numpy."
         )
     if name is None:
-        return f"{verb}() raised {error_and_line(error)}."
+        return f"{verb}() raised {with_line(error)}."
     default = repr(program.task.defaults[name])
     static = f"make it static, as in {name} = static({default})"
     if name in dict(program.sizes):

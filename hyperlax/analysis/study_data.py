@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hyperlax.analysis.sensitivity import Effect, is_sensitivity, sensitivity
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import HyperlaxError, in_one_line
 from hyperlax.files import CsvError, convert, read_csv, read_json, read_text
 from hyperlax.printable import one_line
 from hyperlax.study import batch_files
@@ -87,8 +87,7 @@ def reading(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise MissingFile(f"{path}: is damaged (lacks {error}).") from error
     except (ValueError, TypeError, OverflowError, RecursionError, csv.Error) as error:
-        found = error.finding if isinstance(error, CsvError) else str(error)
-        why = one_line(found).removesuffix(".")
+        why = in_one_line(error.finding if isinstance(error, CsvError) else error).removesuffix(".")
         raise MissingFile(f"{path}: is damaged ({why}).") from error
 
 

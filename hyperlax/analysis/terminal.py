@@ -15,7 +15,7 @@ from hyperlax.analysis.study_data import StudyData, readable_curves
 from hyperlax.errors import counted, format_number
 from hyperlax.metrics import aggregated, final_performance, peak_performance
 from hyperlax.outputs import directory_of, said_last
-from hyperlax.printable import printable_line
+from hyperlax.printable import without_breaks
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -41,7 +41,7 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterabl
     trial  state
         7  FAIL
     """
-    table = [list(map(printable_line, row)) for row in (header, *rows)]
+    table = [list(map(without_breaks, row)) for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     to_right = [name in set(right) for name in header]
     lines = (

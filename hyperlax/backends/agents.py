@@ -16,7 +16,7 @@ from hyperlax.backends.child import is_known_dead
 from hyperlax.backends.local_agents import StartedAgents
 from hyperlax.backends.wire import LEASE_SECONDS, RESULT, TICKET, BatchDone, Engine, Item, Ticket, digest_of, read_done
 from hyperlax.backends.work import Work
-from hyperlax.errors import numbered
+from hyperlax.errors import in_one_line, numbered
 from hyperlax.fields import dotted
 from hyperlax.leases import Leases
 from hyperlax.printable import one_line
@@ -266,9 +266,9 @@ class Agents(Backend):
                 raise ValueError("it has other trials")
             if done.error is None and len(done.results) != len(batch.numbers):
                 raise ValueError("it has not all trials")
-        except Exception as error:
+        except ValueError as error:
             self._desk.remove(item)
-            self._lose([batch], f"its result cannot be read ({one_line(error)})")
+            self._lose([batch], f"its result cannot be read ({in_one_line(error)})")
             return
         self._end(batch)
         self._local.have_trained()
@@ -336,6 +336,6 @@ def numbers_in(item: Item, desk: Work) -> tuple[int, ...]:
             return read_done(desk.result(item) or b"").numbers
         ticket = desk.read(item)
         return ticket.numbers if ticket else ()
-    except Exception as error:
-        log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, one_line(error))
+    except (OSError, ValueError) as error:
+        log.debug("The %s of %s cannot be read (%s).", item.kind, item.batch, in_one_line(error))
         return ()

@@ -26,8 +26,7 @@ from hyperlax.engine.packing import batches_of, makespan
 from hyperlax.engine.programs import Programs
 from hyperlax.engine.segments import Segments
 from hyperlax.engine.session import LaneSession, identity_of
-from hyperlax.errors import counted
-from hyperlax.printable import one_line
+from hyperlax.errors import counted, in_one_line
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 
@@ -286,6 +285,6 @@ def final_error(error: Exception) -> Exception:
     """Return the error of a program that cannot have fewer lanes. One without memory says that a trial alone does not fit."""
     if not device.is_out_of_memory(error):
         return error
-    short = MemoryError(f"not enough memory for one trial: {one_line(error)}")
+    short = MemoryError(f"not enough memory for one trial: {in_one_line(error)}")
     short.__cause__ = error
     return short

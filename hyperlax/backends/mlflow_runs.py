@@ -31,13 +31,15 @@ class MlflowRun:
 
     def __init__(self, where: Mapping[str, str], directory: Path, index: int, trial: int, measures: list[str]):
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+        from mlflow import MlflowClient, MlflowException  # pyright: ignore[reportMissingImports]
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self._client, self._measures = MlflowClient(tracking_uri=where["uri"]), measures
         path, first = run_file(directory, index), run_file(directory, 0)
-        with suppress(Exception):  # it is gone, or was never there
+        with suppress(
+            OSError, ValueError, KeyError, MlflowException
+        ):  # it is gone, was never there, or was not noted whole
             self._client.delete_run(json.loads(path.read_text())["run"])
         parent = {"mlflow.parentRunId": json.loads(first.read_text())["run"]} if index and first.exists() else {}
         name = f"trial {trial}" + (f", seed {index}" if index else "")

@@ -15,8 +15,7 @@ from hyperlax.engine import device
 from hyperlax.engine.checkpoint import Metadata, log_restart
 from hyperlax.engine.lanes import NoRoom
 from hyperlax.engine.session import LaneSession
-from hyperlax.errors import counted
-from hyperlax.printable import one_line
+from hyperlax.errors import counted, in_one_line
 from hyperlax.trial import SegmentResult, Trial
 
 
@@ -213,9 +212,9 @@ class OpenLanes(LanesBackend):
                 pool.session.restore(metadata, arrays, {trial.number: trial for trial in trials})
                 return pool
             self._close(pool)
-        except Exception as error:
+        except Exception as error:  # a user's algorithm, a damaged file and a device may raise anything
             self._drop(pool, error)
-            log_restart(wanted, f"restoring raised {one_line(error) or type(error).__name__}")
+            log_restart(wanted, f"restoring raised {in_one_line(error)}")
         return None
 
 

@@ -17,7 +17,7 @@ from hyperlax.backends.local_agents import StartedAgents
 from hyperlax.backends.wire import ALONE, LEASE_SECONDS, NEWS, BatchDone, Item, read_done
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.printable import one_line
+from hyperlax.errors import in_one_line
 from hyperlax.trial import WHERE, Plan, Trial
 
 
@@ -109,9 +109,9 @@ class OpenAgents(Agents):
         self._newest[item.agent] = item.batch
         try:
             done = read_done(content)
-        except Exception as error:
+        except ValueError as error:
             lost = [batch for batch in self._batches.values() if batch.agent == item.agent]
-            self._lose(lost, f"what its agent told cannot be read ({one_line(error)})")
+            self._lose(lost, f"what its agent told cannot be read ({in_one_line(error)})")
             return
         self._local.have_trained()
         if done.results:

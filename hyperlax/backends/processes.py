@@ -53,6 +53,7 @@ class Processes(Backend):
         self._losses: Counter[int] = Counter()
         self._spent: Counter[str] = Counter()
         self._runs, self._since, self._is_stopping, self._is_woken = 0, seconds(), False, False
+        self._is_untracked = False
         self._source = task.source() or {"recipe": str(task.path)}
 
     @property
@@ -230,6 +231,9 @@ class Processes(Backend):
         elif news["kind"] == "group":
             worker.group = news["group"]
             return
+        elif news["kind"] == "untracked":
+            self._tell_untracked(news["why"])
+            return
         if run is None:
             return
         assert run.interval is not None
@@ -248,6 +252,12 @@ class Processes(Backend):
                 self._lose(run, news["how"])
             else:
                 self._end(run, news)
+
+    def _tell_untracked(self, why: str) -> None:
+        """Warn that commands have no run in MLflow, once."""
+        if not self._is_untracked:
+            log.warning("MLflow cannot be reached (%s): commands train without a run there until it can.", why)
+        self._is_untracked = True
 
     def _add(self, worker: Worker, run: Run, news: dict[str, Any]) -> None:
         """Note reports of a seed."""

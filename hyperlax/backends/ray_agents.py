@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -108,13 +108,13 @@ class RayAgents(StartedAgents):
         import ray
 
         is_used = self._running and self._desk.study.is_dir()
-        with suppress(Exception):
+        with _logging():
             if is_used:
                 self._desk.set_ended(True)
                 self._desk.wait()  # which lets them look
                 ray.wait(list(self._running), num_returns=len(self._running), timeout=_GRACE_SECONDS)
         for actor in (*(actor for _, actor in self._running.values()), self._desk.actor):
-            with suppress(Exception):
+            with _logging():
                 ray.kill(actor)
         with suppress(OSError):
             for name, _ in self._running.values():
@@ -175,6 +175,15 @@ class RayAgents(StartedAgents):
                 said = " ".join(dict.fromkeys(self._refusals.values()))
                 raise BackendLost(f"No agent of the Ray cluster can train this study. {said}")
         return ""
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Log any exception of the block: Ray may raise anything when its parts have died."""
+    try:
+        yield
+    except Exception:
+        log.debug("Ray could not end the agents properly:", exc_info=True)
 
 
 def _how_it_died(error: Exception) -> str:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.config.ray_options import AUTO, LOCAL, check_address
-from hyperlax.errors import TERMINATED, HyperlaxError, OptionError, counted, in_lower
-from hyperlax.printable import one_line
+from hyperlax.errors import TERMINATED, HyperlaxError, OptionError, counted, in_lower, in_one_line
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +132,7 @@ def _start_ray(address: str) -> None:
     if errors and isinstance(errors[0], SystemExit):
         raise errors[0]
     if errors:
-        raise _unreachable(address, beginning_of(errors[0]) or type(errors[0]).__name__) from errors[0]
+        raise _unreachable(address, beginning_of(errors[0])) from errors[0]
 
 
 def _reach(address: str) -> None:
@@ -163,8 +162,8 @@ def _unreachable(address: str, why: str) -> HyperlaxError:
 
 
 def beginning_of(error: BaseException) -> str:
-    """Return the beginning of an error's text."""
-    return one_line(error)[:_LONGEST].removesuffix(".")
+    """Return the beginning of an error's message, in one line."""
+    return in_one_line(error)[:_LONGEST].removesuffix(".")
 
 
 def _silence_events() -> None:

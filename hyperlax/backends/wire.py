@@ -24,6 +24,7 @@ from numpy.lib.format import read_array, write_array
 
 from hyperlax.backends.base import EngineConfig
 from hyperlax.engine.machine import installed
+from hyperlax.errors import message_of, type_and_message
 from hyperlax.fields import dotted, filled
 from hyperlax.files import convert, json_text
 from hyperlax.hyperparams import Config
@@ -231,8 +232,11 @@ def pack_done(done: BatchDone) -> bytes:
 
 
 def read_done(content: bytes) -> BatchDone:
-    """Return the end of a batch. A content that is damaged may raise any exception."""
-    return msgspec.msgpack.decode(content, type=BatchDone, dec_hook=_from_plain)
+    """Return the end of a batch. Raises ValueError if it is damaged."""
+    try:
+        return msgspec.msgpack.decode(content, type=BatchDone, dec_hook=_from_plain)
+    except Exception as error:  # numpy, too, may raise anything
+        raise ValueError(type_and_message(error)) from error
 
 
 def _to_plain(value: Any) -> Any:
@@ -251,7 +255,7 @@ def _from_plain(kind: type, plain: Any) -> Any:
 
 
 def _error_to_plain(error: Exception) -> dict[str, str]:
-    return {"type": type(error).__name__, "text": text_of(error), "traceback": "".join(format_exception(error))}
+    return {"type": type(error).__name__, "text": message_of(error), "traceback": "".join(format_exception(error))}
 
 
 def _error_from_plain(entry: Mapping[str, str]) -> Exception:

@@ -6,7 +6,7 @@ The function does not see these: what it prints goes to a file of its trial.
 An order: {"run", "task", "params", "trial", "seeds": [[index, seed], ...], "directory", "budget", "evaluations", "waits",
 "mlflow"}; its `task` is the source of a task, or {"recipe": path}. A decision: {"run", "stop"}, awaited after each report of a
 trial's last seed if the order `waits`. News: {"run", "kind", ...}, of kind "loaded", "group", "points", or the last of a run,
-"done", "stopped", "fault", "lost", "raised" or "unloadable".
+"done", "stopped", "fault", "lost", "raised" or "unloadable". "untracked" is that a seed has no run in MLflow.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from hyperlax import recipe
 from hyperlax.backends.child import GRACE_SECONDS, Child, end
 from hyperlax.backends.commands import CommandFault, CommandLost, run_command
 from hyperlax.backends.mlflow_runs import MlflowRun
+from hyperlax.errors import HyperlaxError, type_and_message
 from hyperlax.files import escaped, make_directories, read_text, staying
 from hyperlax.outputs import points_file, study_of
 from hyperlax.printable import one_line
@@ -167,7 +168,7 @@ def main() -> None:
             output = nullcontext() if is_command else _printing_to(directory / OUTPUT)
             with staying(study_of(directory)), output:
                 kind, news = _train(order, tasks, study)
-        except BaseException as error:
+        except BaseException as error:  # a user's function may raise anything, also SystemExit
             kind, news = "raised", {"text": _told(error)}
         study.is_training = False
         study.tell(order["run"], kind, **news)
@@ -178,8 +179,8 @@ def _train(order: dict[str, Any], tasks: dict[str, Task], study: _Study) -> tupl
     key = json.dumps(order["task"])
     try:
         task = tasks[key] = tasks.get(key) or _load(order["task"])
-    except Exception as error:
-        return "unloadable", {"text": str(error)}
+    except Exception as error:  # what is loaded is a user's code
+        return "unloadable", {"text": str(error) if isinstance(error, HyperlaxError) else f"{type_and_message(error)}."}
     study.tell(order["run"], "loaded")
     last = order["seeds"][-1][0]
     for index, seed in order["seeds"]:
@@ -226,7 +227,7 @@ def _call(
         if isinstance(task, Command):
             names = {"TRIAL": order["trial"], "SEED": seed}
             must_stop, hold = partial(study.must_stop, order["run"], waits=False), partial(study.hold, order["run"])
-            run_command(task, params, report, names, must_stop, hold, _mlflow_run(task, order, index))
+            run_command(task, params, report, names, must_stop, hold, _mlflow_run(task, order, index, study))
         else:
             assert isinstance(task, Function)
             task.train(params, report, seed)
@@ -235,21 +236,26 @@ def _call(
         return "fault", {"words": str(error)}
     except CommandLost as error:
         return "lost", {"how": str(error)}
-    except BaseException:
+    except BaseException as error:
         if report.ended is None:
             raise
+        if not isinstance(error, TrialEnded):  # raised on the way out of a trial that is over
+            os.write(2, f"{_told(error)}\n".encode())
     if report.ended is None:
         return None
     return ("fault", {"words": report.fault}) if report.fault else ("stopped", {})
 
 
-def _mlflow_run(task: Command, order: dict[str, Any], index: int) -> MlflowRun | None:
+def _mlflow_run(task: Command, order: dict[str, Any], index: int, study: _Study) -> MlflowRun | None:
     """Return the run of a seed in MLflow; None if the study is not tracked there, or MLflow cannot be reached."""
+    if not order["mlflow"]:
+        return None
     directory, names = Path(order["directory"]), [measure.name for measure in task.all_measures]
-    with suppress(Exception):  # MLflow may raise anything. A command that needs its run does not find it, and says so
-        if order["mlflow"]:
-            return MlflowRun(order["mlflow"], directory, index, order["trial"], names)
-    return None
+    try:
+        return MlflowRun(order["mlflow"], directory, index, order["trial"], names)
+    except Exception as error:  # MLflow may raise anything, and its words may hold a password
+        study.tell(order["run"], "untracked", why=type(error).__name__)
+        return None
 
 
 def _load(source: dict[str, Any]) -> Task:
@@ -265,7 +271,7 @@ def _told(error: BaseException) -> str:
     while frames and frames.tb_next and frames.tb_frame.f_code.co_filename == own:
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
-    line = f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
+    line = type_and_message(error)
     return escaped(text if text.endswith(f"\n{line}") else f"{text}\n{line}")
 
 

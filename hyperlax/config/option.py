@@ -22,7 +22,7 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from hyperlax.errors import OptionError, UsageError, did_you_mean, in_lower, named
+from hyperlax.errors import OptionError, UsageError, did_you_mean, in_lower, in_one_line, named
 from hyperlax.errors import flag as flag_of
 from hyperlax.files import PUT_BACK, expanded
 from hyperlax.hyperparams import Bounds
@@ -374,7 +374,7 @@ def shown(value: Any) -> str:
     try:
         return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
     except TypeError:
-        return one_line(repr(value))
+        return in_one_line(repr(value))
 
 
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")

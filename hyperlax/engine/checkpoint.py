@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from hyperlax.errors import in_sentence, numbered
+from hyperlax.errors import in_one_line, in_sentence, numbered
 from hyperlax.files import convert, make_directories, open_regular, refuse_moved, remove, replacing
 from hyperlax.outputs import directory_of
 from hyperlax.printable import one_line
@@ -263,4 +263,4 @@ def _logging_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.warning("%s cannot be read (%s): its trials restart from the beginning.", path, one_line(error))
+        log.warning("%s cannot be read (%s): its trials restart from the beginning.", path, in_one_line(error))

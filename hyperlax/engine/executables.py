@@ -34,6 +34,7 @@ import jax
 from jax.experimental import serialize_executable
 
 from hyperlax.engine.costs import fingerprint, tell_not_kept
+from hyperlax.errors import in_one_line
 from hyperlax.files import replacing
 from hyperlax.printable import one_line
 
@@ -97,10 +98,8 @@ class Executables:
             tell_not_kept(self.directory.parent, error.strerror or str(error), is_read=True)
             return None
         except Exception as error:  # a damaged pickle, or one of another version, can raise anything
-            reason = one_line(error) or type(error).__name__
-            log.warning(
-                "%s: cannot be read (%s). It is removed, and the program is compiled again.", target, reason[:200]
-            )
+            reason = in_one_line(error)[:200]
+            log.warning("%s: cannot be read (%s). It is removed, and the program is compiled again.", target, reason)
             _remove(target, path)
             return None
         with suppress(OSError):

@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from hyperlax.envs.protocol import Continuous, Discrete, Environment, Step
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, in_one_line
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.printable import one_line
-from hyperlax.user_code import error_and_line
+from hyperlax.user_code import with_line
 
 
 def check(environment: Environment) -> None:
@@ -67,8 +66,8 @@ def _check_episode(environment: Environment, key: jax.Array, action: jax.Array, 
 def _called(function: Callable[[], Any], where: str) -> Any:
     try:
         return function()
-    except Exception as error:
-        raise UsageError(f"{where} raised {error_and_line(error)}.") from error
+    except Exception as error:  # a user's code may raise anything
+        raise UsageError(f"{where} raised {with_line(error)}.") from error
 
 
 def _pair(returned: Any, second: type, where: str, needed: str) -> tuple[Any, Any]:
@@ -127,12 +126,12 @@ def _shown(value: Any) -> str:
         return f"{name}({', '.join(map(_shown, value))})"
     if _is_array(value):
         return f"{jax.typeof(value).dtype.name}{list(jnp.shape(value))}"
-    text = one_line(repr(value))
+    text = in_one_line(repr(value))
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _form(structure: Any) -> str:
-    text = one_line(structure).removeprefix("PyTreeDef(").removesuffix(")")
+    text = in_one_line(str(structure).removeprefix("PyTreeDef(").removesuffix(")"))
     return re.sub(r"CustomNode\(namedtuple\[(\w+)\], \[(.*?)\]\)", r"\1(\2)", text)
 
 

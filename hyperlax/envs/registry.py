@@ -10,7 +10,7 @@ from collections.abc import Callable
 from hyperlax.envs.catalog import ALIASES, CATALOG, PROBES, UNAVAILABLE, ActionKind
 from hyperlax.envs.protocol import Continuous, Environment
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.user_code import error_and_line
+from hyperlax.user_code import with_line
 
 _NAME = re.compile(r"[a-z][a-z0-9]*\.[a-z][a-z0-9_]*")
 
@@ -126,8 +126,8 @@ def _own(name: str, factory: Callable[[], Environment]) -> Environment:
         environment = factory()
     except UsageError as error:
         raise UsageError(f"environment `{name}`: {error}") from error
-    except Exception as error:
-        raise UsageError(f"environment `{name}`: its factory raised {error_and_line(error)}.") from error
+    except Exception as error:  # a user's code may raise anything
+        raise UsageError(f"environment `{name}`: its factory raised {with_line(error)}.") from error
     if not isinstance(environment, Environment):
         raise UsageError(f"environment `{name}`: its factory returned {environment!r}; an Environment is needed.")
     if environment.name != name:

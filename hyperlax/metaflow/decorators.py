@@ -24,7 +24,7 @@ from hyperlax.metaflow.rendezvous import OUTPUT_ROOT, REASON, SAMPLERS, StudyOve
 from hyperlax.metaflow.results import TrialConfig, TrialResult, be_quiet
 from hyperlax.samplers.registry import SAMPLERS as SAMPLER_ROWS
 from hyperlax.tasks import Direction
-from hyperlax.user_code import error_and_line
+from hyperlax.user_code import with_line
 
 _Step = Callable[..., None]
 _Tell = Callable[[TrialResult], TrialResult]
@@ -137,8 +137,8 @@ def _train(flow: Any, step: _Step, objective: str, trial: Trial | FixedTrial) ->
         return (TrialState.COMPLETE, value, "") if is_finite else (TrialState.FAIL, None, f"{objective} is {value}")
     except optuna.TrialPruned:
         return TrialState.PRUNED, None, ""
-    except (Exception, SystemExit) as error:
-        return TrialState.FAIL, None, escaped(error_and_line(error))
+    except (Exception, SystemExit) as error:  # a user's step may raise anything
+        return TrialState.FAIL, None, escaped(with_line(error))
     finally:
         del flow.trial
 

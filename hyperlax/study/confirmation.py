@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.errors import NOT_A_TRIAL, UsageError
+from hyperlax.errors import NOT_A_TRIAL, UsageError, in_one_line
 from hyperlax.fields import apply, dotted, filled
 from hyperlax.files import cell, decode
 from hyperlax.hyperparams import Config
 from hyperlax.metrics import of_curve
-from hyperlax.printable import one_line
 from hyperlax.study.batch_files import LearningCurve, read_curves, read_hyperparams, read_trial_results
 from hyperlax.study.directory import TIMING_JSON, StudyDirectory, complete_batches
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord
@@ -95,7 +94,7 @@ def _read_results(record: StudyRecord, wanted: Mapping[int, Trial]) -> dict[int,
         try:
             results |= _read_batch(path, record, wanted)
         except (OSError, UsageError, ValueError, OverflowError, KeyError, csv.Error) as error:
-            log.warning("%s is damaged and is ignored (%s).", path, one_line(error))
+            log.warning("%s is damaged and is ignored (%s).", path, in_one_line(error))
     return results
 
 

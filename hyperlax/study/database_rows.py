@@ -21,8 +21,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.errors import HyperlaxError
-from hyperlax.printable import one_line
+from hyperlax.errors import HyperlaxError, in_one_line
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.study.database_file import Damaged, connect
 from hyperlax.study.io_errors import problem_of
@@ -79,7 +78,7 @@ def understanding(path: Path) -> Iterator[None]:
         if problem_of(error, path) is not None:
             raise
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        said = one_line(cause or error)[:200] or type(error).__name__
+        said = in_one_line(cause or error)[:200]
         raise Damaged(path, f"Optuna cannot read it: {said}") from error
 
 

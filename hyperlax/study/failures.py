@@ -15,6 +15,7 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.backends.base import LostError
+from hyperlax.errors import in_one_line, type_and_message
 from hyperlax.files import cell, escaped, json_text
 from hyperlax.printable import one_line, text_of
 from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult
@@ -28,7 +29,7 @@ def failure_reason(cause: str, *, lane: int | None, step: int | None, searched: 
     places = [f"{name} {number}" for name, number in (("lane", lane), ("step", step)) if number is not None]
     values = [f"{name}={cell(value)}" for name, value in searched.items()]
     where = "; ".join(", ".join(part) for part in (places, values) if part)
-    line = one_line(escaped(cause))[:_LONGEST_CAUSE].removesuffix(".")
+    line = in_one_line(escaped(cause))[:_LONGEST_CAUSE].removesuffix(".")
     return f"{line} ({where})" if where else line
 
 
@@ -38,19 +39,16 @@ def cause_of_error(error: BaseException) -> str:
     An exception in a callback of a compiled program arrives as a text with a traceback, whose last line names it. If str() of
     the exception raises, the message is left out.
     """
-    text = escaped(text_of(error)).strip()
-    if "Traceback (most recent call last):" in text:
-        return text.splitlines()[-1]
-    if isinstance(error, LostError):
-        return text
-    return f"{type(error).__name__}: {one_line(text)}".removesuffix(": ")
+    if "Traceback (most recent call last):" in in_one_line(error):
+        return escaped(str(error)).strip().splitlines()[-1]
+    return escaped(in_one_line(error) if isinstance(error, LostError) else type_and_message(error))
 
 
 def problem_of(result: SegmentResult, seeds: int) -> str | None:
     """Return the problem of a result and what is needed instead, None for a sound one. One that cannot be read is not sound."""
     try:
         return next(_problems(result, seeds), None)
-    except Exception as error:
+    except Exception as error:  # it may be of a user's backend
         return f"a result that cannot be read: {cause_of_error(error)}"
 
 
@@ -138,7 +136,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}"
     try:
-        text = one_line(escaped(repr(value)))
-    except Exception as error:
+        text = in_one_line(escaped(repr(value)))
+    except Exception as error:  # a user's object may raise anything
         return f"an object of type {type(value).__name__} whose repr raises {cause_of_error(error)}"
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -22,7 +22,7 @@ from hyperlax.config.checks import check_space
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import PBT, read_arguments
-from hyperlax.errors import HyperlaxError, OptionError, UsageError, counted, format_number
+from hyperlax.errors import HyperlaxError, OptionError, UsageError, counted, format_number, in_one_line
 from hyperlax.files import replacing
 from hyperlax.printable import one_line
 from hyperlax.recipe import Recipe
@@ -118,7 +118,7 @@ def invalidate(
         directory.check_database(options.study_name)
         with closing(LiveStudy(options, recipe, directory, manifest)) as live:
             live.load()
-            text = _INVALIDATED + (f": {one_line(reason)}" if reason else "")
+            text = _INVALIDATED + (f": {in_one_line(reason)}" if reason else "")
             for number in sorted(set(filter(live.is_invalidated, trials))):
                 print(f"Trial {number} was already out of the ranking.")
             for trial in live.invalidate(trials, text):

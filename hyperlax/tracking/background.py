@@ -10,8 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
-from hyperlax.errors import FAILED, HyperlaxError, in_sentence
-from hyperlax.printable import one_line
+from hyperlax.errors import FAILED, HyperlaxError, in_one_line, in_sentence, type_and_message
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
@@ -126,7 +125,6 @@ class BackgroundObserver(Observer):
 
 def as_sentence(error: Exception) -> str:
     """Return an error as a sentence that is not too long."""
-    text = one_line(error) or "it gave no reason"
+    text = in_one_line(error) if isinstance(error, HyperlaxError) else type_and_message(error)
     shown = text if len(text) <= _LONGEST_FAULT else f"{text[:_LONGEST_FAULT]}..."
-    kind = "" if isinstance(error, HyperlaxError) else f"{type(error).__name__}: "
-    return kind + shown + ("" if shown.endswith(".") else ".")
+    return shown if shown.endswith(".") else f"{shown}."

@@ -97,7 +97,7 @@ class Plot:
         except MissingFile as missing:
             warn_once(f"{self.name} could not be drawn: {missing}")
             return Drawing(*frame, error=str(missing))
-        except Exception as error:
+        except Exception as error:  # the other plots are drawn
             _log.exception("%s could not be drawn", self.name)
             return Drawing(*frame, error=f"{type(error).__name__}: {error}")
 

@@ -30,27 +30,6 @@ def without_breaks(text: str) -> str:
     return printable(text).replace("\t", "\\t").replace("\n", "\\n")
 
 
-def text_of(found: object) -> str:
-    """Return str(), "" where that raises: exceptions of a user's code may have a __str__ of their own.
-
-    >>> text_of(type("Odd", (Exception,), {"__str__": lambda self: 1 / 0})())
-    ''
-    """
-    try:
-        return str(found)
-    except Exception:
-        return ""
-
-
-def one_line(found: object) -> str:
-    """Return a text, or an exception's message, with all white space as single spaces.
-
-    >>> one_line(ValueError("two\\n  lines"))
-    'two lines'
-    """
-    return " ".join(text_of(found).split())
-
-
 class _Printable:
     """A text stream to which everything is written `printable`. unescaped: the stream behind it."""
 

@@ -9,7 +9,6 @@ from typing import Any, NoReturn, SupportsIndex
 
 from hyperlax.errors import counted, did_you_mean, in_one_line
 from hyperlax.files import make_directories
-from hyperlax.printable import one_line
 
 _LONGEST = 60
 """Characters of a user's value that are shown."""

@@ -108,7 +108,7 @@ def test_episodes_end_and_begin_as_in_gymnaxs_own_step(name, extent):
     @functools.partial(jax.jit, static_argnums=0)
     def run(step):
         key = jax.random.key(0)
-        at = jax.random.split(key, (100, *extent)), jax.random.randint(key, (100, *extent), 0, environment.action.n)
+        at = jax.random.split(key, (100, *extent)), jax.random.randint(key, (100, *extent), 0, 2)
         state, _ = over(environment.reset)(jax.random.split(key, extent))
         return jax.lax.scan(lambda state, at: over(step)(at[0], state, at[1]), state, at)[1]
 

@@ -22,7 +22,7 @@ from hyperlax.engine.programs import Programs
 from hyperlax.engine.session import LaneSession
 from hyperlax.fields import apply, dotted
 from hyperlax.recipe import Recipe, RunLength, load
-from hyperlax.trial import Curve, Trial
+from hyperlax.trial import BatchResult, Curve, Trial
 from tests import toy
 from tests.desk import ROOT, run
 from tests.test_bad_input import TABLES

@@ -20,7 +20,6 @@ import numpy as np
 from hyperlax.analysis.sensitivity import Effect, is_sensitivity, sensitivity
 from hyperlax.errors import HyperlaxError, in_one_line
 from hyperlax.files import CsvError, convert, read_csv, read_json, read_text
-from hyperlax.printable import one_line
 from hyperlax.study import batch_files
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON

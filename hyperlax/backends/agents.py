@@ -19,7 +19,6 @@ from hyperlax.backends.work import Work
 from hyperlax.errors import in_one_line, numbered
 from hyperlax.fields import dotted
 from hyperlax.leases import Leases
-from hyperlax.printable import one_line
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 log = logging.getLogger(__name__)

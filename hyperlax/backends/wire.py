@@ -28,7 +28,6 @@ from hyperlax.errors import message_of, type_and_message
 from hyperlax.fields import dotted, filled
 from hyperlax.files import convert, json_text
 from hyperlax.hyperparams import Config
-from hyperlax.printable import text_of
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.trial import SegmentResult, Trial
 

@@ -33,7 +33,6 @@ from hyperlax.backends.mlflow_runs import MlflowRun
 from hyperlax.errors import HyperlaxError, type_and_message
 from hyperlax.files import escaped, make_directories, read_text, staying
 from hyperlax.outputs import points_file, study_of
-from hyperlax.printable import one_line
 from hyperlax.report import Report, TrialEnded
 from hyperlax.tasks import Command, Function, Task, from_source
 

@@ -26,7 +26,6 @@ from hyperlax.errors import OptionError, UsageError, did_you_mean, in_lower, in_
 from hyperlax.errors import flag as flag_of
 from hyperlax.files import PUT_BACK, expanded
 from hyperlax.hyperparams import Bounds
-from hyperlax.printable import one_line
 
 T = TypeVar("T")
 Given = Mapping[str, Any]

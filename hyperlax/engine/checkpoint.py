@@ -22,7 +22,6 @@ from msgspec import Meta
 from hyperlax.errors import in_one_line, in_sentence, numbered
 from hyperlax.files import convert, make_directories, open_regular, refuse_moved, remove, replacing
 from hyperlax.outputs import directory_of
-from hyperlax.printable import one_line
 
 log = logging.getLogger(__name__)
 

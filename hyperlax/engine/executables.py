@@ -36,7 +36,6 @@ from jax.experimental import serialize_executable
 from hyperlax.engine.costs import fingerprint, tell_not_kept
 from hyperlax.errors import in_one_line
 from hyperlax.files import replacing
-from hyperlax.printable import one_line
 
 log = logging.getLogger(__name__)
 

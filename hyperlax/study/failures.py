@@ -17,7 +17,6 @@ from hyperlax.agent import Policy
 from hyperlax.backends.base import LostError
 from hyperlax.errors import in_one_line, type_and_message
 from hyperlax.files import cell, escaped, json_text
-from hyperlax.printable import one_line, text_of
 from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult
 
 _LONGEST_CAUSE = 500

@@ -24,7 +24,6 @@ from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import PBT, read_arguments
 from hyperlax.errors import HyperlaxError, OptionError, UsageError, counted, format_number, in_one_line
 from hyperlax.files import replacing
-from hyperlax.printable import one_line
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.pbt import explored

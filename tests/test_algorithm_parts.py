@@ -196,7 +196,7 @@ def test_the_first_weights_of_ppo_have_the_papers_gains() -> None:
     task, trial = workload("ppo_discrete", 8), Trial(0, BASES["ppo_discrete"])
     state = task.program(trial).init(jax.random.key(0), task.lane(trial))
     for params, gain in ((state.policy.network, 0.01), (state.value, 1.0)):
-        torso, head = params["params"]["torso"], params["params"]["head"]
+        torso, head = params["torso"], params["head"]
         close(np.linalg.norm(head["kernel"], 2), gain)
         close([np.linalg.norm(torso[f"dense_{layer}"]["kernel"], 2) for layer in range(2)], math.sqrt(2))
 

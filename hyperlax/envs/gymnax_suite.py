@@ -95,7 +95,8 @@ def adapt(name: str, env: Any, params: Any, reference: ReferenceReturns) -> Envi
         terminated = jnp.reshape(terminated, ()).astype(bool)
         truncated = jnp.reshape(truncated, ()).astype(bool)
         if not resets_itself:
-            after, observation = restart(terminated | truncated, key, after, observation)
+            # A clone, since `restart` splits the same key, where it needs it, to take the other part.
+            after, observation = restart(terminated | truncated, jax.random.clone(key), after, observation)
         return after, Step(
             observation=observation,
             final_observation=final,

@@ -168,6 +168,23 @@ def test_training_and_evaluation_use_no_key_twice(case: str) -> None:
         jax.jit(run).trace(jax.random.key(0), jax.random.key(1))
 
 
+@pytest.mark.parametrize("case", ["ppo_discrete", "dqn"])
+def test_every_step_of_a_rollout_draws_its_own_action_and_every_observation_counts(case: str) -> None:
+    task, trial = workload(case, 8), Trial(0, BASES[case])
+    shape, lane = task.program(trial), task.lane(trial)
+    before = shape.init(jax.random.key(0), lane)
+    after = jax.jit(shape.step)(before, lane, jnp.int32(0))
+    if case == "dqn":
+        rows = after.replay.rows[: shape.steps_per_iteration]
+        observation, action, *_ = replay.unpack(rows, shape.environment.observation_size, 1)
+    else:
+        _, noise_key, step_key, _ = jax.random.split(before.key, 4)
+        _, (observation, action, *_) = ppo.collect(shape, before, lane, noise_key, step_key)
+    assert len(np.unique(action.reshape(shape.rollout_length, -1), axis=0)) > 1
+    close(after.statistics.mean, observation.reshape(-1, shape.environment.observation_size).mean(axis=0))
+    assert after.statistics.count == after.steps == shape.steps_per_iteration
+
+
 def test_exploration_falls_at_every_step_and_learning_begins_where_the_warm_up_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

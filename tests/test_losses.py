@@ -90,18 +90,21 @@ def test_the_surrogate_stops_pushing_past_the_clip_and_always_pulls_back(
 
 
 @pytest.mark.parametrize("case", ["ppo_discrete", "ppo_continuous"])
-def test_the_policy_loss_falls_by_the_entropy_bonus(case: str) -> None:
-    task, trials = workload(case, 8), [Trial(0, changed(case, ent_coef=ent_coef)) for ent_coef in (0.0, 0.25)]
-    shape = task.program(trials[0])
-    state = shape.init(jax.random.key(0), task.lane(trials[0]))
-    actions = jnp.zeros(2, jnp.int32) if shape.is_discrete else jnp.zeros((2, 1))
-    sample = ppo.Sample(state.observation, actions, *jnp.zeros((3, 2)))
-    without, bonus = (ppo.policy_loss(shape, state.policy, state, task.lane(trial), sample) for trial in trials)
-    out = ppo.policy_output(shape, state.policy, state.statistics, task.lane(trials[0]), state.observation)
-    entropy = (
-        policies.categorical_entropy(out) if shape.is_discrete else policies.gaussian_entropy(state.policy.log_std)
-    )
-    close(without - bonus, 0.25 * jnp.mean(entropy))
+def test_the_policy_loss_is_the_surrogate_less_the_entropy_bonus(case: str) -> None:
+    task, trial = workload(case, 8), Trial(0, changed(case, ent_coef=0.25))
+    shape, lane = task.program(trial), task.lane(trial)
+    state = shape.init(jax.random.key(0), lane)
+    action = jnp.zeros(2, jnp.int32) if shape.is_discrete else jnp.zeros((2, 1))
+    old, advantage = jnp.asarray([-0.3, -1.2]), jnp.asarray([1.0, -2.0])
+    out = ppo.policy_output(shape, state.policy, state.statistics, lane, state.observation)
+    if shape.is_discrete:
+        log_prob, entropy = policies.categorical_log_prob(out, action), policies.categorical_entropy(out)
+    else:
+        log_std = state.policy.log_std
+        log_prob, entropy = policies.gaussian_log_prob(out, log_std, action), policies.gaussian_entropy(log_std)
+    sample = ppo.Sample(state.observation, action, old, advantage, jnp.zeros(2))
+    expected = ppo.surrogate_loss(log_prob, old, advantage, lane.hyperparam.clip_eps) - 0.25 * jnp.mean(entropy)
+    close(ppo.policy_loss(shape, state.policy, state, lane, sample), expected)
 
 
 def test_the_value_loss_is_the_mean_squared_error() -> None:

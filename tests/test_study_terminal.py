@@ -45,6 +45,17 @@ def test_a_signal_asks_to_stop_and_a_second_one_exits_at_once(monkeypatch, capfd
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.parametrize("is_compiling", [True, False])
+def test_a_study_that_is_to_stop_while_it_compiles_says_that_it_compiles_first(
+    tmp_path, monkeypatch, capfd, is_compiling
+):
+    backend = FakeBackend(after_batch=lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 1 else None)
+    monkeypatch.setattr(FakeBackend, "preparing", int(is_compiling), raising=False)
+    assert Case(tmp_path).start(backend) == 130
+    when = ", once the programs are compiled and kept" if is_compiling else ""
+    assert f"\nStopping at the next evaluation{when}. Ctrl-C again exits at once.\n" in capfd.readouterr().err
+
+
 def test_signals_are_obeyed_where_nobody_reads_what_is_said(monkeypatch):
     """Under a pager, or in a terminal after Ctrl-S, writing would wait for ever."""
     exits, (reader, writer) = [], os.pipe()

@@ -64,7 +64,8 @@ class Loop:
             tell(self._observers, lambda observer: observer.training_ended())
 
     def _train(self) -> None:
-        self._limits.stop.tell(self._backend.stop)
+        has_programs = self._settings.scoring.scale.words.has_programs
+        self._limits.stop.tell(self._backend.stop, lambda: has_programs and self._backend.preparing > 0)
         if not self._limits.stop.is_set():
             self._backend.prepare()
         self._resume()

@@ -36,10 +36,14 @@ class StopRequest(threading.Event):
     exit_status = _EXIT_STATUS[signal.SIGINT]
     since: float | None = None
     _listener: Callable[[], None] | None = None
+    _is_compiling: Callable[[], bool] | None = None
 
-    def tell(self, listener: Callable[[], None]) -> None:
-        """Call the listener when the event is set, or now if it is set already. It replaces the listener before."""
-        self._listener = listener
+    def tell(self, listener: Callable[[], None], is_compiling: Callable[[], bool] | None = None) -> None:
+        """Call the listener when the event is set, or now if it is set already. It replaces the listener before.
+
+        is_compiling: says whether programs are compiled now, which cannot be interrupted.
+        """
+        self._listener, self._is_compiling = listener, is_compiling
         if self.is_set():
             listener()
 
@@ -48,6 +52,11 @@ class StopRequest(threading.Event):
         super().set()
         if self._listener:
             self._listener()
+
+    def when(self) -> str:
+        """Return when the run ends if the event is set now."""
+        is_compiling = self._is_compiling is not None and self._is_compiling()
+        return "at the next evaluation" + (", once the programs are compiled and kept" if is_compiling else "")
 
 
 @contextmanager
@@ -70,10 +79,10 @@ def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
             _say("\nStopped at once. What was complete, and what was saved of the rest, is kept.\n")
             os._exit(_EXIT_STATUS[signal.Signals(number)])
         stop.exit_status = _EXIT_STATUS[signal.Signals(number)]
-        stop.since = time.monotonic()
+        stop.since, when = time.monotonic(), stop.when()
         stop.set()
         again = "Ctrl-C again exits" if number == signal.SIGINT else "A second signal ends it"
-        _say(f"\nStopping at the next evaluation. {again} at once.\n")
+        _say(f"\nStopping {when}. {again} at once.\n")
 
     before = {number: signal.signal(number, handle) for number in _EXIT_STATUS}
     try:
